@@ -1,0 +1,20 @@
+"""Writes a segmentation data set of procedurally composed scenes, in ADE20K's layout."""
+
+import argparse
+
+from fewtokens.scenes.ade20k import write_ade20k
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('out', help='folder to write, e.g. data/scenes')
+    parser.add_argument('--training', type=int, default=0, help='number of training scenes')
+    parser.add_argument('--validation', type=int, default=100, help='number of held-out scenes')
+    parser.add_argument('--size', type=int, default=256, help='side of a scene in pixels')
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    args = parse_args()
+    write_ade20k(args.out, dict(training=args.training, validation=args.validation), size=args.size, seed=args.seed)
