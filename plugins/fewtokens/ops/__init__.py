@@ -1,0 +1,8 @@
+"""Pure tensor functions: clustering, reconstruction, matching."""
+
+from .hourglass import cluster_tokens, reconstruct_tokens
+from .matching import match_pairs, merge_pairs
+from .medoids import k_medoids
+from .shared_update import merge_tokens
+
+__all__ = ['cluster_tokens', 'k_medoids', 'match_pairs', 'merge_pairs', 'merge_tokens', 'reconstruct_tokens']

@@ -1,0 +1,136 @@
+"""Every op again, short and literal: the oracle of the tests and the baseline of the benchmarks.
+
+These take memory and time in proportion to tokens times centers. Use the ops of `fewtokens.ops` instead.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Grid = tuple[int, int]
+
+
+def home_cells(size: int, cells: int) -> Tensor:
+    """The cell of each of `size` positions under nearest-neighbour upsampling of `cells` cells, [size]."""
+    return torch.arange(size) * cells // size
+
+
+def allowed_centers(grid: Grid, clusters: Grid, window: int) -> Tensor:
+    """Which centers a token may join: those within window // 2 rows and columns of its home, [H*W, gh*gw] bool."""
+    near = []
+    for size, cells in zip(grid, clusters):
+        near.append((home_cells(size, cells)[:, None] - torch.arange(cells)).abs() <= window // 2)
+    return (near[0][:, None, :, None] & near[1][None, :, None, :]).reshape(grid[0] * grid[1], -1)
+
+
+def pool_tokens(x: Tensor, grid: Grid, clusters: Grid) -> Tensor:
+    """Adaptive average pooling of the token grid: [B, H*W, C] -> [B, gh*gw, C]."""
+    image = x.transpose(1, 2).unflatten(2, grid)
+    return F.adaptive_avg_pool2d(image, clusters).flatten(2).transpose(1, 2)
+
+
+def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
+    """[B, N, M]: the squared Euclidean distance from each token to each center."""
+    return (x[:, :, None] - centers[:, None]).square().sum(-1)
+
+
+def cluster_tokens(
+    x: Tensor, grid: Grid, clusters: Grid, iters: int = 5, window: int = 5, temperature: float | Tensor = 50.0
+) -> tuple[Tensor, Tensor]:
+    allowed = allowed_centers(grid, clusters, window).to(x.device)
+    centers = pool_tokens(x, grid, clusters)
+    for _ in range(iters):
+        logits = -squared_distances(x, centers).detach() / temperature
+        weights = logits.masked_fill(~allowed, -torch.inf).softmax(dim=2)
+        totals = weights.sum(dim=1)[:, :, None]
+        centers = torch.where(totals > 0, (weights.transpose(1, 2) @ x) / totals.clamp_min(1e-30), centers.detach())
+    labels = squared_distances(x, centers).masked_fill(~allowed, torch.inf).argmin(dim=2)
+    return centers, labels
+
+
+def reconstruct_tokens(
+    z: Tensor, before: Tensor, centers: Tensor, k: int = 20, temperature: float = 50.0, normalize: str = 'sum'
+) -> Tensor:
+    distances, nearest = squared_distances(before, centers).detach().topk(min(k, centers.shape[1]), largest=False)
+    if normalize == 'sum':
+        weights = (-distances / temperature).softmax(dim=2)
+    else:
+        weights = F.normalize((-distances / temperature).exp(), dim=2)
+    scattered = torch.zeros(before.shape[0], before.shape[1], centers.shape[1], dtype=z.dtype, device=z.device)
+    return scattered.scatter(2, nearest, weights.to(z.dtype)) @ z
+
+
+def merge_tokens(
+    x: Tensor, grid: Grid, clusters: Grid, iters: int = 1, window: int = 5, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    allowed = allowed_centers(grid, clusters, window).to(x.device)
+    sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
+    nearest = squared_distances(x, pool_tokens(x, grid, clusters)).masked_fill(~allowed, torch.inf).amin(dim=2)
+    temperature = nearest.median(dim=1).values[:, None, None].clamp_min(1e-30) / 2
+    centers, labels = cluster_tokens(x, grid, clusters, iters, window, temperature)
+    member = F.one_hot(labels, centers.shape[1]).to(x.dtype) * sizes[:, :, None]
+    merged = member.sum(dim=1)
+    means = (member.transpose(1, 2) @ x) / merged[:, :, None].clamp_min(1e-30)
+    return torch.where(merged[:, :, None] > 0, means, centers), labels, merged
+
+
+def k_medoids(
+    x: Tensor,
+    k: int,
+    metric: str = 'euclidean',
+    p: float = 2.0,
+    normalize: bool = False,
+    max_iters: int = 100,
+    tol: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    medoids, labels = zip(*(_k_medoids_one(sample, k, metric, p, normalize, max_iters, tol) for sample in x))
+    return torch.stack(medoids), torch.stack(labels)
+
+
+def _k_medoids_one(x: Tensor, k: int, metric: str, p: float, normalize: bool, max_iters: int, tol: float):
+    norms = x.norm(dim=1)
+    if normalize or metric == 'cosine':
+        x = x / (norms[:, None] + 1e-6)
+    distances = 1 - x @ x.T if metric == 'cosine' else torch.cdist(x, x, p)
+    chosen = [int(norms.argmax())]
+    while len(chosen) < k:
+        far = distances[:, chosen].amin(dim=1)
+        far[chosen] = -1
+        chosen.append(int(far.argmax()))
+    medoids = torch.tensor(chosen)
+    for _ in range(max_iters):
+        labels = distances[:, medoids].argmin(dim=1)
+        labels[medoids] = torch.arange(k)
+        moved = medoids.clone()
+        for cluster in range(k):
+            members = (labels == cluster).nonzero()[:, 0]
+            moved[cluster] = members[distances[members][:, members].sum(dim=1).argmin()]
+        if (distances[moved, medoids] <= tol).all():
+            break
+        medoids = moved
+    medoids = medoids.sort().values
+    labels = distances[:, medoids].argmin(dim=1)
+    labels[medoids] = torch.arange(k)
+    return medoids, labels
+
+
+def merge_pairs(x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None):
+    sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
+    merged = [_merge_pairs_one(a, r, num_prefix_tokens, s) for a, s in zip(x, sizes)]
+    return tuple(torch.stack(part) for part in zip(*merged))
+
+
+def _merge_pairs_one(x: Tensor, r: int, num_prefix_tokens: int, sizes: Tensor):
+    sources, targets = range(0, len(x), 2), range(1, len(x), 2)
+    free_targets = [j for j in targets if j >= num_prefix_tokens]
+    unit = F.normalize(x.detach(), dim=1)
+    best = []
+    for i in sources:
+        if i >= num_prefix_tokens and free_targets:
+            similarity = unit[free_targets] @ unit[i]
+            best.append((float(similarity.max()), i, free_targets[int(similarity.argmax())]))
+    joins = {i: j for _, i, j in sorted(best, key=lambda row: -row[0])[:r]}
+    kept = [i for i in sources if i not in joins] + list(targets)
+    labels = torch.tensor([kept.index(joins.get(i, i)) for i in range(len(x))])
+    member = F.one_hot(labels, len(kept)).to(x.dtype) * sizes[:, None]
+    return (member.T @ x) / member.sum(dim=0)[:, None], labels, member.sum(dim=0)

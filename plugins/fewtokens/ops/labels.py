@@ -1,0 +1,31 @@
+"""Sums, means and look-ups by label: token n of sample b belongs to row labels[b, n] of M."""
+
+import torch
+from torch import Tensor
+
+
+def sum_by_label(x: Tensor, labels: Tensor, n_labels: int) -> Tensor:
+    """[B, N, C] -> [B, M, C]: the sum of each label's tokens, 0 where there are none."""
+    total = x.new_zeros(x.shape[0] * n_labels, x.shape[2])
+    return total.index_add(0, flat_rows(labels, n_labels).flatten(), x.flatten(0, 1)).unflatten(0, (x.shape[0], n_labels))
+
+
+def mean_by_label(x: Tensor, labels: Tensor, sizes: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of each label's tokens weighted by sizes [B, N], and the sums of sizes [B, M].
+
+    A label whose sizes add up to nothing takes its row of `empty` [B, M, C].
+    """
+    merged = sum_by_label(sizes[..., None], labels, empty.shape[1])
+    means = sum_by_label(x * sizes[..., None], labels, empty.shape[1]) / merged.clamp_min(torch.finfo(merged.dtype).tiny)
+    return torch.where(merged > 0, means, empty), merged[..., 0]
+
+
+def take_by_label(rows: Tensor, labels: Tensor) -> Tensor:
+    """[B, M, C] and [B, N] -> [B, N, C]: each token takes its label's row."""
+    return rows.flatten(0, 1)[flat_rows(labels, rows.shape[1])]
+
+
+def flat_rows(index: Tensor, n_rows: int) -> Tensor:
+    """Indices into each sample's M rows [B, ...] -> indices into all samples' rows, one after the other."""
+    offset = torch.arange(index.shape[0], device=index.device) * n_rows
+    return index + offset.view(-1, *[1] * (index.ndim - 1))

@@ -1,0 +1,70 @@
+"""Bipartite soft matching of "Token Merging: Your ViT But Faster" (ICLR 2023), https://arxiv.org/abs/2210.09461."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .labels import mean_by_label
+from .precision import in_float32
+
+
+@torch.no_grad()
+@in_float32
+def match_pairs(metric: Tensor, r: int, num_prefix_tokens: int = 0) -> Tensor:
+    """Chooses r tokens to merge away: every second token offers itself to the most similar of the others.
+
+    Args:
+        metric: what tokens are compared by, by cosine, [B, N, C].
+        r: how many tokens to merge away, at most half of those that may be.
+        num_prefix_tokens: that many tokens at the front are neither merged away nor merged into.
+
+    Returns:
+        labels [B, N] int64: each token's place among the N - r that remain: tokens of even index that were not merged
+        away in their order, then all of odd index.
+
+    Raises:
+        ValueError: shapes or settings don't fit.
+    """
+    n_tokens = metric.shape[1]
+    n_free = n_tokens - num_prefix_tokens
+    if metric.ndim != 3 or len(metric) == 0 or not 0 <= r <= max(0, n_free // 2) or num_prefix_tokens < 0:
+        raise ValueError(
+            f'r={r} of tokens {tuple(metric.shape)} with {num_prefix_tokens} prefix tokens: tokens [B, N, C] with B >= 1 '
+            f'and r between 0 and {max(0, n_free // 2)} are needed'
+        )
+    unit = F.normalize(metric, dim=2)
+    similar = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
+    similar[:, : (num_prefix_tokens + 1) // 2] = -torch.inf
+    similar[:, :, : num_prefix_tokens // 2] = -torch.inf
+    best, target = similar.nan_to_num(nan=-2.0, neginf=-torch.inf).max(dim=2)
+    away = torch.zeros_like(best, dtype=torch.bool).scatter_(1, best.topk(r, dim=1).indices, True)
+    n_kept = best.shape[1] - r
+    labels = torch.empty(metric.shape[:2], dtype=torch.long, device=metric.device)
+    labels[:, ::2] = torch.where(away, n_kept + target, (~away).cumsum(dim=1) - 1)
+    labels[:, 1::2] = n_kept + torch.arange(n_tokens // 2, device=metric.device)
+    return labels
+
+
+@in_float32
+def merge_pairs(
+    x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Merges r tokens into their most similar partners, as means weighted by sizes.
+
+    Args:
+        x: tokens [B, N, C], compared by themselves.
+        r: how many tokens to merge away.
+        num_prefix_tokens: that many tokens at the front stay as they are.
+        sizes: how many original tokens each stands for [B, N], 1 if left out.
+
+    Returns:
+        merged [B, N - r, C], labels [B, N] as from `match_pairs`, and sizes [B, N - r].
+
+    Raises:
+        ValueError: shapes or settings don't fit.
+    """
+    labels = match_pairs(x, r, num_prefix_tokens)
+    sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
+    empty = x.new_zeros(x.shape[0], x.shape[1] - r, x.shape[2])
+    merged, sums = mean_by_label(x, labels, sizes, empty)
+    return merged, labels, sums

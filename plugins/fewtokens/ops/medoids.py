@@ -1,0 +1,113 @@
+"""k-medoids with a deterministic start (KKZ), as CenterCLIP uses it, https://arxiv.org/abs/2205.00823."""
+
+import torch
+from torch import Tensor
+
+from .precision import in_float32
+
+
+@torch.no_grad()
+@in_float32
+def k_medoids(
+    x: Tensor,
+    k: int,
+    metric: str = 'euclidean',
+    p: float = 2.0,
+    normalize: bool = False,
+    max_iters: int = 100,
+    tol: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    """Picks k of each sample's points so that every point is near one of them.
+
+    The first medoid is the point of largest L2 norm, each next one the point farthest from its nearest chosen one.
+    Then points join their nearest medoid and each cluster takes the member with the smallest sum of distances to the
+    others, until no medoid moves. A sample's result does not depend on the rest of the batch.
+
+    Args:
+        x: points [B, N, C].
+        k: number of medoids, 1 to N.
+        metric: 'euclidean' (a p-norm of the difference) or 'cosine' (one minus the cosine of the angle).
+        p: the norm's order, for 'euclidean'.
+        normalize: cluster the points divided by their norms; the start still goes by the norms as they were.
+        max_iters: rounds at most.
+        tol: a medoid that moved no farther than this counts as at rest.
+
+    Returns:
+        medoids [B, k] int64, ascending indices of points, and labels [B, N] int64, each point's position in medoids.
+
+    Raises:
+        ValueError: shapes or settings don't fit.
+    """
+    _check(x, k, metric, p)
+    norms = x.norm(dim=2)
+    if normalize or metric == 'cosine':
+        x = x / (norms[:, :, None] + 1e-6)
+    distances = _distances(x, metric, p)
+    medoids = _farthest_first(distances, norms, k)
+    active = torch.ones_like(medoids[:, 0], dtype=torch.bool)
+    for _ in range(max_iters):
+        moved = _best_members(distances[active], _nearest(distances[active], medoids[active]), k)
+        shift = distances[active].gather(1, moved[:, :, None].expand(-1, -1, x.shape[1]))
+        still = (shift.gather(2, medoids[active][:, :, None])[:, :, 0] <= tol).all(dim=1)
+        # NaN distances never settle: max_iters ends them.
+        medoids[active] = torch.where(still[:, None], medoids[active], moved)
+        active[active.clone()] = ~still
+        if not active.any():
+            break
+    medoids = medoids.sort(dim=1).values
+    return medoids, _nearest(distances, medoids)
+
+
+def _check(x: Tensor, k: int, metric: str, p: float) -> None:
+    if x.ndim != 3 or x.shape[0] == 0:
+        raise ValueError(f'points have shape {tuple(x.shape)}; [B, N, C] with B >= 1 is needed')
+    if not 1 <= k <= x.shape[1]:
+        raise ValueError(f'k={k} must be between 1 and the number of points, {x.shape[1]}')
+    if metric not in ('euclidean', 'cosine'):
+        raise ValueError(f"metric={metric!r} must be 'euclidean' or 'cosine'")
+    if not p > 0:
+        raise ValueError(f'p={p} must be positive')
+
+
+def _distances(x: Tensor, metric: str, p: float) -> Tensor:
+    """[B, N, N]."""
+    if metric == 'cosine':
+        return 1 - x @ x.transpose(1, 2)
+    # In clusters of two, both members are equally central: which one is taken, here and in the published code, rests on
+    # the rounding of cdist. Sample by sample, so that it can't rest on the rest of the batch.
+    return torch.stack([torch.cdist(sample, sample, p) for sample in x])
+
+
+def _farthest_first(distances: Tensor, norms: Tensor, k: int) -> Tensor:
+    """KKZ: [B, k] distinct points, each the farthest from the nearest of those before it."""
+    rows = torch.arange(len(norms), device=norms.device)
+    chosen = [norms.argmax(dim=1)]
+    nearest = distances[rows, chosen[0]]
+    nearest[rows, chosen[0]] = -torch.inf
+    for _ in range(k - 1):
+        chosen.append(nearest.argmax(dim=1))
+        # A chosen point stays at minus infinity, so that duplicates and NaN are not chosen twice.
+        nearest = torch.minimum(nearest, distances[rows, chosen[-1]])
+        nearest[rows, chosen[-1]] = -torch.inf
+    return torch.stack(chosen, dim=1)
+
+
+def _nearest(distances: Tensor, medoids: Tensor) -> Tensor:
+    """[B, N]: the position in medoids [B, k] of each point's nearest; a medoid's own is itself."""
+    to_medoids = distances.gather(1, medoids[:, :, None].expand(-1, -1, distances.shape[2]))
+    labels = to_medoids.argmin(dim=1)
+    own = torch.arange(medoids.shape[1], device=medoids.device).expand_as(medoids)
+    return labels.scatter_(1, medoids, own)
+
+
+def _best_members(distances: Tensor, labels: Tensor, k: int) -> Tensor:
+    """[B, k]: of each cluster, the member with the smallest sum of distances to the cluster's members."""
+    member = torch.nn.functional.one_hot(labels, k).to(distances.dtype)
+    sums = (distances @ member).gather(2, labels[:, :, None])[:, :, 0]
+    best = torch.full((len(labels), k), torch.inf, dtype=sums.dtype, device=sums.device)
+    best.scatter_reduce_(1, labels, sums, 'amin')
+    # Of equals the first: the smallest index among the members that reach the cluster's minimum.
+    index = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
+    candidate = torch.where(sums <= best.gather(1, labels), index, labels.shape[1])
+    first = torch.full_like(best, labels.shape[1], dtype=torch.long)
+    return first.scatter_reduce_(1, labels, candidate, 'amin')

@@ -1,0 +1,37 @@
+"""Distances are computed in float32 (float64 stays), whatever the tokens' type and outside autocast."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def in_float32(op: Callable) -> Callable:
+    """Runs an op with its tensors in float32, and casts its first result back to its first tensor's type."""
+
+    @wraps(op)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        first = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
+        with without_autocast(first.device.type):
+            out = op(*map(_widen, args), **{name: _widen(value) for name, value in kwargs.items()})
+        return (_narrow(out[0], first.dtype), *out[1:]) if isinstance(out, tuple) else _narrow(out, first.dtype)
+
+    return wrapped
+
+
+def without_autocast(device_type: str) -> AbstractContextManager:
+    """Autocast switched off where the device has it: the meta device, on which costs are counted, has none."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def _widen(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def _narrow(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value

@@ -1,0 +1,56 @@
+"""Clustering for SharedUpdate: hard members, so that every token can take its own cluster's update."""
+
+import torch
+from torch import Tensor
+
+from .labels import mean_by_label
+from .precision import in_float32
+from .tiles import Grid, check_clustering, make_tiles, pool_tokens
+
+
+@in_float32
+def merge_tokens(
+    x: Tensor, grid: Grid, clusters: Grid, iters: int = 1, window: int = 5, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Groups the tokens of a grid around few centers and takes the groups' means.
+
+    Like `cluster_tokens`, with a temperature that follows the data (half the lower median, per sample, of the squared
+    distance from a token to its nearest allowed pooled center). Then each token belongs to its nearest allowed center
+    alone. A group without members keeps its soft center and has size 0.
+
+    Args:
+        x: tokens [B, H*W, C], row by row.
+        grid: (H, W) of the tokens.
+        clusters: (gh, gw) of the groups, at most the grid.
+        iters: soft iterations before tokens are assigned.
+        window: side, in centers, of the neighbourhood that a token may join.
+        sizes: how much each token weighs in its group's mean [B, H*W], 1 if left out.
+
+    Returns:
+        means [B, gh*gw, C], labels [B, H*W] int64, and the groups' sizes [B, gh*gw], sums of their members'.
+
+    Raises:
+        ValueError: shapes or settings don't fit.
+    """
+    check_clustering(x, grid, clusters, iters, window)
+    sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
+    with torch.no_grad():
+        centers, labels = _assign(x, grid, clusters, iters, window)
+    means, merged = mean_by_label(x, labels, sizes, centers)
+    return means, labels, merged
+
+
+def _assign(x: Tensor, grid: Grid, clusters: Grid, iters: int, window: int) -> tuple[Tensor, Tensor]:
+    tiles = make_tiles(tuple(grid), tuple(clusters), window, x.device)
+    tiled = tiles.gather(x)
+    centers = pool_tokens(x, grid, clusters)
+    similar = tiles.similarities(tiled, centers)
+    squared = (x.square().sum(-1) - similar.amax(dim=3).flatten(1)[:, tiles.positions]).clamp_min_(0)
+    # Tokens that all equal their center would make it 0: any positive temperature does then.
+    temperature = (squared.nanmedian(dim=1).values / 2).clamp_min_(torch.finfo(x.dtype).tiny)[:, None, None, None]
+    for _ in range(iters):
+        # Subtracting the best before dividing keeps a tiny temperature from overflowing.
+        weights = ((similar - similar.amax(dim=3, keepdim=True)) / temperature).softmax(dim=3)
+        centers = tiles.average(tiled, weights, centers)
+        similar = tiles.similarities(tiled, centers)
+    return centers, tiles.labels(similar)
