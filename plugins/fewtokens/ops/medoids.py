@@ -2,8 +2,11 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .precision import in_float32
+
+_FAR = 1e30
 
 
 @torch.no_grad()
@@ -42,14 +45,14 @@ def k_medoids(
     norms = x.norm(dim=2)
     if normalize or metric == 'cosine':
         x = x / (norms[:, :, None] + 1e-6)
-    distances = _distances(x, metric, p)
+    # A point that isn't finite is far from everything, itself included; the rest is clustered as usual.
+    distances = _distances(x, metric, p).nan_to_num_(nan=_FAR, posinf=_FAR)
     medoids = _farthest_first(distances, norms, k)
     active = torch.ones_like(medoids[:, 0], dtype=torch.bool)
     for _ in range(max_iters):
         moved = _best_members(distances[active], _nearest(distances[active], medoids[active]), k)
         shift = distances[active].gather(1, moved[:, :, None].expand(-1, -1, x.shape[1]))
         still = (shift.gather(2, medoids[active][:, :, None])[:, :, 0] <= tol).all(dim=1)
-        # NaN distances never settle: max_iters ends them.
         medoids[active] = torch.where(still[:, None], medoids[active], moved)
         active[active.clone()] = ~still
         if not active.any():
@@ -86,7 +89,7 @@ def _farthest_first(distances: Tensor, norms: Tensor, k: int) -> Tensor:
     nearest[rows, chosen[0]] = -torch.inf
     for _ in range(k - 1):
         chosen.append(nearest.argmax(dim=1))
-        # A chosen point stays at minus infinity, so that duplicates and NaN are not chosen twice.
+        # A chosen point stays at minus infinity: duplicates are not chosen twice.
         nearest = torch.minimum(nearest, distances[rows, chosen[-1]])
         nearest[rows, chosen[-1]] = -torch.inf
     return torch.stack(chosen, dim=1)
@@ -102,12 +105,11 @@ def _nearest(distances: Tensor, medoids: Tensor) -> Tensor:
 
 def _best_members(distances: Tensor, labels: Tensor, k: int) -> Tensor:
     """[B, k]: of each cluster, the member with the smallest sum of distances to the cluster's members."""
-    member = torch.nn.functional.one_hot(labels, k).to(distances.dtype)
+    member = F.one_hot(labels, k).to(distances.dtype)
     sums = (distances @ member).gather(2, labels[:, :, None])[:, :, 0]
-    best = torch.full((len(labels), k), torch.inf, dtype=sums.dtype, device=sums.device)
+    best = sums.new_full((len(labels), k), torch.inf)
     best.scatter_reduce_(1, labels, sums, 'amin')
     # Of equals the first: the smallest index among the members that reach the cluster's minimum.
     index = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
     candidate = torch.where(sums <= best.gather(1, labels), index, labels.shape[1])
-    first = torch.full_like(best, labels.shape[1], dtype=torch.long)
-    return first.scatter_reduce_(1, labels, candidate, 'amin')
+    return labels.new_full((len(labels), k), labels.shape[1]).scatter_reduce_(1, labels, candidate, 'amin')

@@ -1,0 +1,334 @@
+"""Joins one reducer to one host."""
+
+import dataclasses
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attachment import Attachment, attached, forget_compiled
+from .hosts import FAMILIES, AttentionContext, Host, find_hosts
+from .reducers import Reduced, Reducer
+
+Grid = tuple[int, int]
+
+
+def attach(model: nn.Module, reducer: Reducer) -> Attachment:
+    """Puts a reducer into a model that has one known backbone. Nothing of the model is changed but for hooks.
+
+    Args:
+        model: a model or its backbone; one with several backbones is an error that lists them: pass the submodule.
+        reducer: for instance `Hourglass(after=10, grid=28)`.
+
+    Returns:
+        the attachment; `remove()` it, or use it as a context manager.
+
+    Raises:
+        ValueError: no known backbone, several of them, settings that don't fit it, or something attached already.
+    """
+    if not isinstance(reducer, Reducer):
+        raise ValueError(f'reducer={reducer!r} must be a reducer, for instance fewtokens.Hourglass(after=10, grid=28)')
+    return Reduction(_only_host(model), reducer)
+
+
+def supported(model: nn.Module) -> str:
+    """Says what `attach` would find in the model, and which settings fit. Changes nothing."""
+    hosts = find_hosts(model)
+    if not hosts:
+        return _nothing_found(model)
+    lines = []
+    for host in hosts:
+        depth, grid, where = len(host.blocks), host.nominal_grid, host.path or type(host.backbone).__name__
+        until = f"'backbone' or 'head' ({host.head.name})" if host.head else "'backbone'"
+        lines += [
+            f'{where}: {host.family}, {depth} blocks, {grid[0]} x {grid[1]} tokens at its nominal input size, '
+            f'{host.num_prefix_tokens} prefix tokens, outputs after blocks {", ".join(str(t + 1) for t in host.taps)}',
+            f'  after: 0 to {depth - 1}; grid: up to {grid}; until: {until}',
+        ]
+        if host.relative_positions:
+            lines.append('  relative positions: methods that keep a grid')
+    return '\n'.join(lines)
+
+
+def _only_host(model: nn.Module) -> Host:
+    hosts = find_hosts(model)
+    if not hosts:
+        raise ValueError(_nothing_found(model))
+    if len(hosts) > 1:
+        found = ', '.join(f'{host.path!r} ({host.family})' for host in hosts)
+        raise ValueError(f'{type(model).__name__} has {len(hosts)} backbones: {found}; attach to model.get_submodule(…)')
+    return hosts[0]
+
+
+def _nothing_found(model: nn.Module) -> str:
+    return f'{type(model).__name__} has no known backbone; known are: {", ".join(FAMILIES)}'
+
+
+@dataclass
+class _Pass:
+    """One forward pass of the backbone."""
+
+    training: bool
+    """Gradients were on when it began: a checkpointed block may run again after it ended."""
+    grid: Grid | None = None
+    reduced: dict[int, Reduced] = field(default_factory=dict)
+    """What each stage made, by its number."""
+    waiting: dict[int, Tensor] = field(default_factory=dict)
+    """Reduced tokens for the block of that index, whose own input was restored for the caller."""
+    final: Tensor | None = None
+    """Reduced tokens at the backbone's end, for a head that works on them."""
+
+
+class Reduction(Attachment):
+    """A reducer at work in a host. Made by `attach`.
+
+    Attributes:
+        passes: forward passes of the backbone in which tokens were reduced.
+        skipped: forward passes with too few tokens for it, which went through as they were.
+    """
+
+    def __init__(self, host: Host, reducer: Reducer) -> None:
+        super().__init__()
+        self.host = host
+        self.reducer = reducer.with_defaults(host.defaults)
+        self.passes = self.skipped = 0
+        self._stages = self.reducer.stages()
+        self._head = self._pick_head()
+        self._check()
+        self._pass: _Pass | None = None
+        self._last: _Pass | None = None
+        self._unfinished = 0
+        self._recomputed = False
+        self._place_hooks()
+        forget_compiled()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tensors of a pass under way belong to its graph: a copy starts afresh.
+        return {**self.__dict__, '_pass': None, '_last': None, '_unfinished': 0}
+
+    @property
+    def cluster_map(self) -> Tensor | None:
+        """[B, H, W] int64: which of the last stage's tokens each token of the last reduced pass went into."""
+        if self._last is None:
+            return None
+        labels = None
+        for _, reduced in sorted(self._last.reduced.items()):
+            labels = reduced.labels if labels is None else reduced.labels.gather(1, labels)
+        return labels.unflatten(1, self._last.grid)
+
+    def summary(self) -> str:
+        host = self.host
+        where = host.path or type(host.backbone).__name__
+        restored = self._head.name if self._head else 'the backbone'
+        lines = [f'{self.reducer}', f'  on {where}: {host.family}, {len(host.blocks)} blocks; restored in {restored}']
+        lines.append('  after block | tokens before | tokens after')
+        tokens = host.nominal_grid[0] * host.nominal_grid[1]
+        reduced = self._last.reduced if self._last else {}
+        for number, stage in enumerate(self._stages):
+            before, after = '?', '?'
+            if number in reduced:
+                before, after = reduced[number].labels.shape[1], reduced[number].tokens.shape[1]
+            lines.append(f'  {stage.after:11} | {before:>13} | {after:>12}')
+        if not self._last:
+            lines.append(f'  no forward pass yet; {tokens} tokens at the nominal input size')
+        lines.append(f'  passes with fewer tokens: {self.passes}, unchanged: {self.skipped}')
+        return '\n'.join(lines)
+
+    # What is put on the host
+
+    def _pick_head(self) -> Any:
+        until = getattr(self.reducer, 'until', 'backbone')
+        if until == 'head' and self.host.head is None:
+            raise ValueError(
+                f"until='head' needs a head that works token by token on the backbone's last output (Segmenter's); "
+                f"there is none here: until='backbone' fits"
+            )
+        return None if until == 'backbone' else self.host.head
+
+    def _check(self) -> None:
+        host, depth = self.host, len(self.host.blocks)
+        if any(isinstance(other, Reduction) for other in attached(host.backbone)):
+            raise ValueError(f'{host.path or "the model"} has a reducer attached already: remove() it first')
+        for stage in self._stages:
+            if stage.after >= depth:
+                raise ValueError(f'after={stage.after} must be between 0 and {depth - 1}: there are {depth} blocks')
+        if not host.taps:
+            raise ValueError(f'no output of {host.path or "the model"} comes from its blocks: nothing would be gained')
+        if host.relative_positions:
+            if not self.reducer.keeps_grid:
+                raise ValueError(
+                    f'{type(self.reducer).__name__} leaves tokens on no grid, which the relative positions of '
+                    f'{host.family} need: Hourglass, SharedUpdate and AvgPool keep one'
+                )
+            for stage in self._stages:
+                if any(few > many for few, many in zip(stage.grid, host.nominal_grid)):
+                    raise ValueError(f'grid={stage.grid} must be at most the tokens, {host.nominal_grid}')
+
+    def _place_hooks(self) -> None:
+        host, keep = self.host, self._handles.append
+        keep(host.backbone.register_forward_pre_hook(self._begin))
+        keep(host.backbone.register_forward_hook(self._end))
+        keep(host.grid_source.register_forward_hook(self._note_grid))
+        for index in range(self._stages[0].after, len(host.blocks)):
+            block = host.blocks[index]
+            keep(block.register_forward_pre_hook(self._before_block))
+            keep(block.register_forward_hook(self._after_block))
+            self._handles += host.place_attention(block, _BlockContext(self, index))
+        if host.norm is not None:
+            keep(host.norm.register_forward_hook(self._after_norm))
+        if self._head is not None:
+            keep(self._head.entry.register_forward_pre_hook(self._enter_head))
+            keep(self._head.exit.register_forward_hook(self._leave_head))
+
+    # A forward pass
+
+    def _begin(self, module: nn.Module, args: tuple) -> None:
+        training = torch.is_grad_enabled()
+        self._unfinished = (0 if self._recomputed else self._unfinished) + training
+        self._recomputed = False
+        self._pass = _Pass(training)
+
+    def _note_grid(self, module: nn.Module, args: tuple, output: Any) -> None:
+        if self._pass is not None:
+            self._pass.grid = self.host.grid_of(output)
+
+    def _before_block(self, module: nn.Module, args: tuple) -> tuple | None:
+        state = self._pass
+        if state is None:
+            return None
+        index = self.host.blocks.index(module)
+        tokens = state.waiting.get(index, args[0])
+        for number, stage in enumerate(self._stages):
+            if stage.after == index:
+                tokens = self._reduce(state, number, tokens)
+        return (tokens, *args[1:])
+
+    def _reduce(self, state: _Pass, number: int, tokens: Tensor) -> Tensor:
+        earlier = [reduced for other, reduced in state.reduced.items() if other < number]
+        grid, sizes = (earlier[-1].grid, earlier[-1].sizes) if earlier else (state.grid, None)
+        prefix, tokens_of_grid = self.host.split(tokens)
+        reduced = self._stages[number].reduce(tokens_of_grid, grid, sizes)
+        if reduced is None:
+            return tokens
+        state.reduced[number] = reduced
+        return self.host.join(prefix, reduced.tokens)
+
+    def _after_block(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        state = self._pass
+        index = self.host.blocks.index(module)
+        if state is None or not state.reduced or index not in self.host.taps:
+            return None
+        if index + 1 == len(self.host.blocks):
+            # States are restored after the norm, which works token by token: on fewer of them.
+            after_norm = self.host.norm is not None and self.reducer.restores == 'state'
+            return None if after_norm else self._finish(state, output)
+        if state.training and not torch.is_grad_enabled():
+            raise RuntimeError(
+                'a block with an output of its own runs under reentrant activation checkpointing, where its gradient '
+                'would be lost: use checkpoint(…, use_reentrant=False)'
+            )
+        state.waiting[index + 1] = output
+        return self._restore(state, index, output)
+
+    def _after_norm(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        state, last = self._pass, len(self.host.blocks) - 1
+        if state is None or not state.reduced or last not in self.host.taps or self.reducer.restores != 'state':
+            return None
+        return self._finish(state, output)
+
+    def _finish(self, state: _Pass, output: Tensor) -> Tensor:
+        state.final = self.host.split(output)[1]
+        return self._restore(state, len(self.host.blocks) - 1, output)
+
+    def _restore(self, state: _Pass, index: int, tokens: Tensor) -> Tensor:
+        prefix, tokens = self.host.split(tokens)
+        return self.host.join(prefix, self._unwind(state, index, tokens))
+
+    def _unwind(self, state: _Pass, index: int, tokens: Tensor) -> Tensor:
+        for number in sorted(state.reduced, reverse=True):
+            if self._stages[number].after <= index:
+                tokens = self._stages[number].restore(tokens, state.reduced[number].record)
+        return tokens
+
+    def _end(self, module: nn.Module, args: tuple, output: Any) -> None:
+        state = self._pass
+        if state.reduced:
+            self.passes += 1
+            self._last = _Pass(False, state.grid, {n: _only_map(r) for n, r in state.reduced.items()})
+        else:
+            self._warn_skipped(state.grid)
+        if not state.training and self._head is None:
+            self._pass = None
+
+    def _warn_skipped(self, grid: Grid | None) -> None:
+        self.skipped += 1
+        if self.skipped == 1:
+            warnings.warn(
+                f'an input of {grid[0]} x {grid[1]} tokens has too few of them for {self.reducer}: it went through '
+                'unchanged, as will others like it',
+                stacklevel=2,
+            )
+
+    def _enter_head(self, module: nn.Module, args: tuple) -> tuple | None:
+        state = self._pass
+        if not self._fits_head(state, args[0], [state.grid[0] * state.grid[1]] if state else []):
+            return None
+        return (state.final, *args[1:])
+
+    def _leave_head(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        state = self._pass
+        if state is None or state.final is None or output.shape[:2] != state.final.shape[:2]:
+            return None
+        return self._unwind(state, len(self.host.blocks), output)
+
+    def _fits_head(self, state: _Pass | None, tokens: Tensor, counts: list[int]) -> bool:
+        """Whether what enters the head is what left the backbone in this pass."""
+        return (
+            state is not None
+            and state.final is not None
+            and tokens.shape[0] == len(state.final)
+            and tokens.shape[1] in counts
+        )
+
+    # What attention asks
+
+    def attention_context(self, index: int) -> AttentionContext | None:
+        """For the block of that index: None while its tokens are not reduced."""
+        state = self._pass
+        if state is None:
+            return None
+        if state.training and torch._C._current_graph_task_id() != -1:
+            self._refuse_several_passes()
+        stages = [number for number in sorted(state.reduced) if self._stages[number].after <= index]
+        if not stages:
+            return None
+        reduced = state.reduced[stages[-1]]
+        counted = reduced.sizes is not None and self._stages[stages[-1]].size_bias
+        return AttentionContext(self.host.num_prefix_tokens, reduced.sizes.log() if counted else None, reduced.grid)
+
+    def _refuse_several_passes(self) -> None:
+        # A block that runs again in backward finds the last forward pass alone.
+        self._recomputed = True
+        if self._unfinished > 1:
+            raise RuntimeError(
+                f'{self._unfinished} forward passes came before this backward pass: activation checkpointing with '
+                'fewer tokens works with one. Run backward after each, or switch checkpointing (with_cp) off'
+            )
+
+
+@dataclass
+class _BlockContext:
+    """Tells a block's attention its context. An object, not a closure: it can be copied and pickled."""
+
+    reduction: Reduction
+    index: int
+
+    def __call__(self) -> AttentionContext | None:
+        return self.reduction.attention_context(self.index)
+
+
+def _only_map(reduced: Reduced) -> Reduced:
+    """Without what would keep a pass's features in memory."""
+    return dataclasses.replace(reduced, tokens=reduced.tokens[:0].new_empty(0, reduced.tokens.shape[1], 0), record=None)

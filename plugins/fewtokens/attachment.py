@@ -1,0 +1,47 @@
+"""What `attach` and `use_sdpa` return: everything that was put on a model, and the way to take it off."""
+
+import sys
+from typing import Any
+
+from torch import nn
+
+
+class Attachment:
+    """Hooks and replaced calls on a model. `remove()` takes them off; usable as a context manager."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> 'Attachment':
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Leaves the model as it was. Safe to repeat."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        forget_compiled()
+
+    def summary(self) -> str:
+        """A table of what was put where."""
+        raise NotImplementedError
+
+
+def forget_compiled() -> None:
+    """Lets `torch.compile` see hooks that came or went: what it has compiled doesn't look for them."""
+    if 'torch._dynamo' in sys.modules:
+        sys.modules['torch._dynamo'].reset()
+
+
+def attached(model: nn.Module) -> list[Attachment]:
+    """What is attached anywhere in the model, for instance in a deepcopy of an attached one."""
+    found = {}
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            owner = getattr(hook, '__self__', None)
+            if isinstance(owner, Attachment):
+                found[id(owner)] = owner
+    return list(found.values())

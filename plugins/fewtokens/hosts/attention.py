@@ -1,0 +1,83 @@
+"""Attention calls: PyTorch's MultiheadAttention by pre-hooks, and calls that are replaced and put back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class AttentionContext:
+    """What attention over reduced tokens needs to know beyond the tokens."""
+
+    num_prefix_tokens: int
+    log_sizes: Tensor | None = None
+    """[B, M]: added to the logits of each reduced token as a key; minus infinity for a token without members."""
+    grid: tuple[int, int] | None = None
+    """(gh, gw) that the reduced tokens stand on."""
+
+    def key_bias(self, like: Tensor) -> Tensor | None:
+        """[B, prefix + M] in the type of `like`: zero for prefix tokens; None if sizes are not counted."""
+        if self.log_sizes is None:
+            return None
+        return nn.functional.pad(self.log_sizes, (self.num_prefix_tokens, 0)).to(like.dtype)
+
+
+Context = Callable[[], AttentionContext | None]
+
+
+@dataclass
+class KeyBias:
+    """Pre-hook of `nn.MultiheadAttention`: adds the context's bias, in a way that fused kernels take."""
+
+    context: Context
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        context = self.context()
+        query = args[0] if args else kwargs['query']
+        bias = None if context is None else context.key_bias(query)
+        # A mask over keys alone, [B, keys], stays small: it is broadcast over heads and queries.
+        return None if bias is None else (args, {**kwargs, 'key_padding_mask': bias})
+
+
+def without_weights(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Pre-hook of `nn.MultiheadAttention`: asking for no attention weights lets PyTorch use its fused attention."""
+    return args, {**kwargs, 'need_weights': False}
+
+
+class ReplacedCall:
+    """Stands in for a module's forward until removed; several may stand on one module and go in any order.
+
+    Args:
+        module: whose forward is replaced, on this instance alone.
+        function: called with the module, the forward that was there before, and the call's arguments.
+    """
+
+    def __init__(self, module: nn.Module, function: Callable) -> None:
+        self.module = module
+        self.function = function
+        self.previous: ReplacedCall | None = module.__dict__.get('forward')
+        module.__dict__['forward'] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(self.module, self.call_previous, *args, **kwargs)
+
+    def call_previous(self, *args: Any, **kwargs: Any) -> Any:
+        forward = self.previous or type(self.module).forward.__get__(self.module)
+        return forward(*args, **kwargs)
+
+    def remove(self) -> None:
+        if self.module is None:
+            return
+        above = self.module.__dict__['forward']
+        if above is self:
+            if self.previous is None:
+                del self.module.__dict__['forward']
+            else:
+                self.module.__dict__['forward'] = self.previous
+        else:
+            while above.previous is not self:
+                above = above.previous
+            above.previous = self.previous
+        self.module = None

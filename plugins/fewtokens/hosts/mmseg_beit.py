@@ -1,0 +1,96 @@
+"""mmseg's BEiT and MAE: a table of relative positions in every block."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import mmseg_vit
+from .attention import AttentionContext, Context, ReplacedCall
+from .base import Grid, Host, class_names
+
+ATTENTION = 'mmseg.models.backbones.beit.BEiTAttention'
+
+
+class MMSegBEiT(mmseg_vit.MMSegViT):
+    family = 'mmseg BEiT and MAE'
+    relative_positions = True
+
+    def place_attention(self, block: nn.Module, context: Context) -> list[Any]:
+        return [ReplacedCall(block.attn, ReducedAttention(context))]
+
+
+def find(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
+    if 'mmseg.models.backbones.beit.BEiT' not in class_names(module):
+        return None
+    return MMSegBEiT(num_prefix_tokens=1, **mmseg_vit.describe(path, module, parent))
+
+
+@dataclass
+class ReducedAttention:
+    """BEiT's attention over reduced tokens, which stand on the nominal cluster grid."""
+
+    context: Context
+
+    def __call__(self, module: nn.Module, previous: Any, x: Tensor) -> Tensor:
+        context = self.context()
+        return previous(x) if context is None else attend(module, x, _reduced_bias(module, context, x))
+
+
+def fused_attention(module: nn.Module, previous: Any, x: Tensor) -> Tensor:
+    """BEiT's attention as it is, by PyTorch's fused kernel."""
+    side = module.relative_position_index.shape[0]
+    bias = module.relative_position_bias_table[module.relative_position_index.flatten()]
+    return attend(module, x, bias.view(1, side, side, -1).permute(0, 3, 1, 2))
+
+
+def attend(module: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
+    """Attention of x [B, N, C] with a bias [B or 1, heads, N, N] on the logits."""
+    if module.bias == 'qv_bias':
+        bias_qkv = torch.cat([module.q_bias, torch.zeros_like(module.v_bias), module.v_bias])
+        qkv = F.linear(x, module.qkv.weight, bias_qkv)
+    else:
+        qkv = module.qkv(x)
+    query, key, value = qkv.unflatten(2, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    dropout = module.attn_drop.p if module.training else 0.0
+    out = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout, scale=module.scale)
+    return module.proj_drop(module.proj(out.transpose(1, 2).flatten(2)))
+
+
+def _reduced_bias(module: nn.Module, context: AttentionContext, x: Tensor) -> Tensor:
+    table = resize_table(module.relative_position_bias_table, module.window_size, context.grid)
+    side = x.shape[1]
+    bias = table[relative_index(context.grid).to(table.device).flatten()].view(1, side, side, -1).permute(0, 3, 1, 2)
+    sizes = context.key_bias(bias)
+    return bias if sizes is None else bias + sizes[:, None, None]
+
+
+def resize_table(table: Tensor, grid: Grid, clusters: Grid) -> Tensor:
+    """Resizes a table of relative positions [(2H-1)*(2W-1) + extra, heads] bilinearly to another grid's.
+
+    The extra entries at its end, between the class token and the others, are kept.
+    """
+    rows, columns = (2 * side - 1 for side in grid)
+    image = table[: rows * columns].T.reshape(1, -1, rows, columns)
+    size = tuple(2 * side - 1 for side in clusters)
+    resized = F.interpolate(image.float(), size, mode='bilinear', align_corners=False).to(table.dtype)
+    return torch.cat([resized.flatten(2)[0].T, table[rows * columns :]])
+
+
+@lru_cache(maxsize=16)
+def relative_index(grid: Grid) -> Tensor:
+    """[1 + H*W, 1 + H*W] rows of the table for each pair of tokens, the class token first.
+
+    Relative positions first; then class token to token, token to class token, class token to itself.
+    """
+    with torch.inference_mode(False), torch.device('cpu'):
+        row, column = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, grid), indexing='ij'))
+        offset = (row[:, None] - row + grid[0] - 1) * (2 * grid[1] - 1) + column[:, None] - column + grid[1] - 1
+        entries = (2 * grid[0] - 1) * (2 * grid[1] - 1)
+        index = F.pad(offset, (1, 0, 1, 0))
+        index[0], index[:, 0] = entries, entries + 1
+        index[0, 0] = entries + 2
+        return index

@@ -1,0 +1,53 @@
+"""mmseg's VisionTransformer."""
+
+from typing import Any
+
+from torch import nn
+
+from .attention import Context, KeyBias
+from .base import Grid, Head, Host, class_names
+
+
+class MMSegViT(Host):
+    family = 'mmseg VisionTransformer'
+
+    def grid_of(self, output: Any) -> Grid:
+        return tuple(map(int, output[1]))
+
+    def place_attention(self, block: nn.Module, context: Context) -> list[Any]:
+        return [block.attn.attn.register_forward_pre_hook(KeyBias(context), with_kwargs=True)]
+
+
+def find(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
+    if 'mmseg.models.backbones.vit.VisionTransformer' not in class_names(module):
+        return None
+    return MMSegViT(num_prefix_tokens=int(module.with_cls_token), **describe(path, module, parent))
+
+
+def describe(path: str, module: nn.Module, parent: nn.Module | None) -> dict[str, Any]:
+    """What mmseg's plain ViTs have in common."""
+    patch = module.patch_size
+    return dict(
+        path=path,
+        backbone=module,
+        blocks=list(module.layers),
+        taps=tuple(sorted(i for i in module.out_indices if 0 <= i < len(module.layers))),
+        norm=module.norm1 if module.final_norm else None,
+        grid_source=module.patch_embed,
+        nominal_grid=(module.img_size[0] // patch, module.img_size[1] // patch),
+        head=find_head(module, parent),
+    )
+
+
+def find_head(module: nn.Module, parent: nn.Module | None) -> Head | None:
+    """Segmenter's head, where it gets nothing but the last block's tokens, straight from the backbone."""
+    head = getattr(parent, 'decode_head', None)
+    if head is None or getattr(parent, 'backbone', None) is not module or getattr(parent, 'with_neck', False):
+        return None
+    if 'mmseg.models.decode_heads.segmenter_mask_head.SegmenterMaskTransformerHead' not in class_names(head):
+        return None
+    last = len(module.layers) - 1
+    indices = list(module.out_indices)
+    if head.input_transform is not None or indices[head.in_index] != last:
+        return None
+    return Head('decode_head', entry=head.dec_proj, exit=head.mask_norm)

@@ -1,0 +1,9 @@
+"""What to do to the tokens: one file a method."""
+
+from .avg_pool import AvgPool
+from .base import Reduced, Reducer
+from .bipartite import BipartiteMerge
+from .hourglass import Hourglass
+from .shared_update import SharedUpdate
+
+__all__ = ['AvgPool', 'BipartiteMerge', 'Hourglass', 'Reduced', 'Reducer', 'SharedUpdate']

@@ -1,0 +1,89 @@
+"""What every reducer has: settings, reduce, restore."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What one stage makes of the tokens that it is given."""
+
+    tokens: Tensor
+    """[B, M, C], fewer than before."""
+    labels: Tensor
+    """[B, N] int64: where each token of before went, 0 to M - 1."""
+    record: Any
+    """What `restore` needs."""
+    grid: Grid | None = None
+    """(gh, gw) of the tokens, None where they stand on no grid."""
+    sizes: Tensor | None = None
+    """[B, M] float: how many original tokens each stands for, None where the method doesn't count."""
+
+
+@dataclass(frozen=True)
+class Reducer:
+    """A method with its settings. A new one is a frozen dataclass with `reduce` and `restore`."""
+
+    after: int | Sequence[int]
+    """How many blocks come before the tokens are reduced; several for a method that acts at several places."""
+
+    restores: ClassVar[str] = 'state'
+    """'state': restored tokens are made from reduced ones alone, of any width: a head may run on the reduced tokens.
+    'update': restored tokens are old ones plus a change, so only the residual stream itself can be restored."""
+    keeps_grid: ClassVar[bool] = True
+    """Whether the reduced tokens stand on a grid; hosts with relative positions need one."""
+    # Without annotation: a method may have it as a setting.
+    size_bias = False
+    """Whether attention counts a token as often as it has members."""
+
+    def stages(self) -> tuple['Reducer', ...]:
+        """One reducer for each place the method acts at, in order, each with an integer `after`."""
+        return (self,)
+
+    def with_defaults(self, defaults: dict[str, Any]) -> 'Reducer':
+        """Settings that are None take the host family's published default."""
+        names = {field.name for field in dataclasses.fields(self)}
+        missing = {name: value for name, value in defaults.items() if name in names and getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
+
+    def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
+        """Reduces tokens [B, N, C] on a grid (None: on none), or returns None where there are too few of them."""
+        raise NotImplementedError
+
+    def restore(self, tokens: Tensor, record: Any) -> Tensor:
+        """Brings processed tokens [B, M, D] back to [B, N, D]."""
+        raise NotImplementedError
+
+
+def fits(clusters: Grid, grid: Grid | None) -> bool:
+    return grid is not None and all(few <= many for few, many in zip(clusters, grid))
+
+
+def as_grid(value: int | Sequence[int]) -> Grid:
+    """An integer means a square. Raises a ValueError for what is no grid."""
+    grid = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
+    if len(grid) != 2 or not all(isinstance(side, int) and side >= 1 for side in grid):
+        raise ValueError(f'grid={value!r} must be a positive integer or a pair of them')
+    return grid
+
+
+def check_after(after: int) -> None:
+    if not isinstance(after, int) or isinstance(after, bool) or after < 0:
+        raise ValueError(f'after={after!r} must be a number of blocks, 0 or more')
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name}={value!r} must be one of {", ".join(map(repr, choices))}')
+
+
+def check_at_least(lowest: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, int) or value < lowest):
+            raise ValueError(f'{name}={value!r} must be an integer of at least {lowest}')

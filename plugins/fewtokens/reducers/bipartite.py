@@ -1,0 +1,53 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..ops.labels import take_by_label
+from ..ops.matching import merge_pairs
+from .base import Grid, Reduced, Reducer, check_after, check_at_least
+from .shared_update import check_increasing
+
+
+@dataclass(frozen=True)
+class BipartiteMerge(Reducer):
+    """Merges the most similar pairs of block outputs, a few after each of several blocks.
+
+    The matching is that of "Token Merging: Your ViT But Faster" (ICLR 2023), https://arxiv.org/abs/2210.09461, applied
+    to whole blocks' outputs. At the end every token takes the state of the one that it was merged into.
+
+    Args:
+        after: number of blocks before the merging; several to merge at each.
+        tokens: how many tokens to merge away each time, at most half of those that are left.
+        until: 'head', 'backbone' or 'auto', as for `Hourglass`.
+    """
+
+    keeps_grid: ClassVar[bool] = False
+    size_bias = True
+
+    tokens: int
+    until: str = 'auto'
+
+    def __post_init__(self) -> None:
+        check_at_least(1, tokens=self.tokens)
+        if not isinstance(self.after, int):
+            object.__setattr__(self, 'after', tuple(self.after))
+            check_increasing(self.after)
+            if not self.after:
+                raise ValueError('after=() names no block')
+        for after in (self.after,) if isinstance(self.after, int) else self.after:
+            check_after(after)
+
+    def stages(self) -> tuple['BipartiteMerge', ...]:
+        afters = (self.after,) if isinstance(self.after, int) else self.after
+        return tuple(replace(self, after=after) for after in afters)
+
+    def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
+        if tokens.shape[1] < 2 * self.tokens:
+            return None
+        merged, labels, sizes = merge_pairs(tokens, self.tokens, sizes=sizes)
+        return Reduced(merged, labels, labels, sizes=sizes)
+
+    def restore(self, tokens: Tensor, record: Tensor) -> Tensor:
+        return take_by_label(tokens, record)

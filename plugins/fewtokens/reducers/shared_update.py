@@ -1,0 +1,79 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..ops.labels import take_by_label
+from ..ops.shared_update import merge_tokens
+from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, fits
+
+
+@dataclass(frozen=True)
+class Update:
+    """Tokens as they were [B, N, C], the centers made of them [B, M, C], and whose each token is [B, N]."""
+
+    before: Tensor
+    centers: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class SharedUpdate(Reducer):
+    """Groups neighbouring tokens; each keeps its own detail and takes the change that its group went through.
+
+    Blocks after the clustering see the groups' means, and attention counts a mean as often as its group has members.
+    At the end a token is itself before the clustering plus its mean's change since then.
+
+    Args:
+        after: number of blocks before the clustering; several for nested stages.
+        grid: clusters over the image, or within each attention window for windowed hosts; an integer means a square.
+            As many as in `after` for nested stages.
+        iters: soft iterations before tokens are assigned.
+        window: side, in centers, of the neighbourhood whose centers a token may join.
+        size_bias: whether attention counts members.
+    """
+
+    restores: ClassVar[str] = 'update'
+
+    grid: Grid | Sequence[Grid | int]
+    iters: int = 1
+    window: int = 5
+    size_bias: bool = True
+
+    def __post_init__(self) -> None:
+        check_at_least(0, iters=self.iters)
+        check_at_least(1, window=self.window)
+        if isinstance(self.after, int):
+            object.__setattr__(self, 'grid', as_grid(self.grid))
+            check_after(self.after)
+            return
+        if not isinstance(self.grid, Sequence) or not 1 <= len(self.after) == len(self.grid):
+            raise ValueError(f'after={self.after!r} and grid={self.grid!r} must be equally long')
+        object.__setattr__(self, 'after', tuple(self.after))
+        object.__setattr__(self, 'grid', tuple(map(as_grid, self.grid)))
+        for after in self.after:
+            check_after(after)
+        check_increasing(self.after)
+        for finer, coarser in zip(self.grid, self.grid[1:]):
+            if not fits(coarser, finer):
+                raise ValueError(f'grid={self.grid}: a later stage must not be finer, and {coarser} is finer than {finer}')
+
+    def stages(self) -> tuple['SharedUpdate', ...]:
+        if isinstance(self.after, int):
+            return (self,)
+        return tuple(replace(self, after=after, grid=grid) for after, grid in zip(self.after, self.grid))
+
+    def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
+        if not fits(self.grid, grid):
+            return None
+        means, labels, sizes = merge_tokens(tokens, grid, self.grid, self.iters, self.window, sizes)
+        return Reduced(means, labels, Update(tokens, means, labels), self.grid, sizes)
+
+    def restore(self, tokens: Tensor, record: Update) -> Tensor:
+        return record.before + take_by_label(tokens - record.centers, record.labels)
+
+
+def check_increasing(after: Sequence[int]) -> None:
+    if any(first >= second for first, second in zip(after, after[1:])):
+        raise ValueError(f'after={after} must increase')

@@ -1,0 +1,55 @@
+"""PyTorch's fused attention for hosts that miss it: the same output, sooner."""
+
+from torch import nn
+
+from .attachment import Attachment, attached, forget_compiled
+from .hosts import mmseg_beit
+from .hosts.attention import ReplacedCall, without_weights
+from .hosts.base import class_names
+
+
+class FusedAttention(Attachment):
+    """Fused attention calls. Made by `use_sdpa`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.places: list[str] = []
+        if any(isinstance(other, FusedAttention) for other in attached(model)):
+            raise ValueError(f'{type(model).__name__} has fused attention attached already: remove() it first')
+        for path, module in model.named_modules():
+            handles = self._fuse(module)
+            self._handles += handles
+            self.places += [path] * bool(handles)
+        if self.places:
+            # Marks the model: a second attachment finds the first by its bound hooks.
+            self._handles.append(model.register_forward_pre_hook(self._mark))
+        forget_compiled()
+
+    def _fuse(self, module: nn.Module) -> list:
+        names = class_names(module)
+        if 'mmcv.cnn.bricks.transformer.MultiheadAttention' in names:
+            # mmcv throws the weights away that it asks for.
+            return [module.attn.register_forward_pre_hook(without_weights, with_kwargs=True)]
+        if mmseg_beit.ATTENTION in names:
+            return [ReplacedCall(module, mmseg_beit.fused_attention)]
+        return []
+
+    def _mark(self, module: nn.Module, args: tuple) -> None:
+        return None
+
+    def summary(self) -> str:
+        if not self.places:
+            return 'fused attention: no attention found that misses it'
+        return f'fused attention in {len(self.places)} places, {self.places[0]} to {self.places[-1]}'
+
+
+def use_sdpa(model: nn.Module) -> Attachment:
+    """Switches a model's attention to PyTorch's fused one where the host computes it step by step.
+
+    Knows mmcv's MultiheadAttention and mmseg's BEiT attention, wherever they stand in the model. Outputs are the same
+    up to rounding. A model that has none of them is left as it is, and `summary()` says so.
+
+    Raises:
+        ValueError: it is switched on already.
+    """
+    return FusedAttention(model)
