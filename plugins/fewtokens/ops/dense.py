@@ -71,7 +71,7 @@ def merge_tokens(
     member = F.one_hot(labels, centers.shape[1]).to(x.dtype) * sizes[:, :, None]
     merged = member.sum(dim=1)
     means = (member.transpose(1, 2) @ x) / merged[:, :, None].clamp_min(1e-30)
-    return torch.where(merged[:, :, None] > 0, means, centers), labels, merged
+    return torch.where(merged[:, :, None] > 0, means, centers.detach()), labels, merged
 
 
 def k_medoids(

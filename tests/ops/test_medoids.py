@@ -1,0 +1,56 @@
+import pytest
+import torch
+from fewtokens.ops import dense, k_medoids
+
+
+@pytest.mark.parametrize('name', ['kmedoids21', 'kmedoids23', 'kmedoids26'])
+@pytest.mark.parametrize('op', [k_medoids, dense.k_medoids])
+def test_published_medoids(golden, features, name, op):
+    meta, stored = golden[name]
+    x = features(meta['seed'], meta['shape']).reshape(meta['batch'], -1, meta['shape'][3])
+    medoids, labels = op(x, meta['k'], p=meta['p'], normalize=meta['normalize'])
+    assert torch.equal(medoids, stored['medoids'].long()) and torch.equal(labels, stored['labels'].long())
+
+
+@pytest.mark.parametrize('settings', [dict(), dict(p=1.0), dict(metric='cosine'), dict(normalize=True)])
+@pytest.mark.parametrize('n, k', [(1, 1), (7, 3), (50, 50), (61, 8)])
+def test_batched_equals_dense(settings, n, k):
+    x = torch.randn(3, n, 6, dtype=torch.float64)
+    for given, expected in zip(k_medoids(x, k, **settings), dense.k_medoids(x, k, **settings)):
+        assert torch.equal(given, expected)
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    x = torch.randn(4, 40, 5)
+    together = k_medoids(x, 20)
+    alone = k_medoids(x[1:2], 20)
+    assert torch.equal(together[0][1:2], alone[0]) and torch.equal(together[1][1:2], alone[1])
+
+
+@pytest.mark.parametrize('x', [torch.zeros(1, 6, 3), torch.ones(2, 6, 3), torch.full((1, 6, 3), float('nan'))])
+@pytest.mark.parametrize('k', [1, 3, 6])
+def test_equal_points_end_well(x, k):
+    medoids, labels = k_medoids(x, k)
+    assert all(len(set(row.tolist())) == k for row in medoids)
+    assert torch.equal(labels.gather(1, medoids), torch.arange(k).expand_as(medoids))
+
+
+def test_a_point_that_is_not_finite_ends_well():
+    x = torch.randn(2, 35, 4)
+    x[0, 3] = float('inf')
+    medoids, _ = k_medoids(x, 5)
+    assert (medoids.diff() > 0).all()
+
+
+def test_half_precision_measures_in_float32():
+    x = torch.randn(2, 35, 4).bfloat16()
+    assert torch.equal(k_medoids(x, 5)[0], k_medoids(x.float(), 5)[0])
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [(dict(k=0), 'k=0'), (dict(k=36), 'k=36'), (dict(metric='l1'), "'l1'"), (dict(p=0.0), 'p=0'), (dict(x=torch.randn(0, 3, 2)), 'B >= 1')],
+)
+def test_bad_settings_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        k_medoids(**(dict(x=torch.randn(2, 35, 4), k=3) | change))
