@@ -58,7 +58,9 @@ def _only_host(model: nn.Module) -> Host:
         raise ValueError(_nothing_found(model))
     if len(hosts) > 1:
         found = ', '.join(f'{host.path!r} ({host.family})' for host in hosts)
-        raise ValueError(f'{type(model).__name__} has {len(hosts)} backbones: {found}; attach to model.get_submodule(…)')
+        raise ValueError(
+            f'{type(model).__name__} has {len(hosts)} backbones: {found}; attach to model.get_submodule(…)'
+        )
     return hosts[0]
 
 
@@ -142,8 +144,8 @@ class Reduction(Attachment):
         until = getattr(self.reducer, 'until', 'backbone')
         if until == 'head' and self.host.head is None:
             raise ValueError(
-                f"until='head' needs a head that works token by token on the backbone's last output (Segmenter's); "
-                f"there is none here: until='backbone' fits"
+                "until='head' needs a head that works token by token on the backbone's last output (Segmenter's); "
+                "there is none here: until='backbone' fits"
             )
         return None if until == 'backbone' else self.host.head
 

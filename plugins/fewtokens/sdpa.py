@@ -31,7 +31,7 @@ class FusedAttention(Attachment):
             # mmcv throws the weights away that it asks for.
             return [module.attn.register_forward_pre_hook(without_weights, with_kwargs=True)]
         if mmseg_beit.ATTENTION in names:
-            return [ReplacedCall(module, mmseg_beit.fused_attention)]
+            return [ReplacedCall(module, mmseg_beit.fused_attention, innermost=True)]
         return []
 
     def _mark(self, module: nn.Module, args: tuple) -> None:

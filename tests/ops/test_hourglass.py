@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from fewtokens.ops import cluster_tokens, dense, reconstruct_tokens
 
 CASES = [  # grid, clusters, window, iters, temperature

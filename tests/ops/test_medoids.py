@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from fewtokens.ops import dense, k_medoids
 
 
@@ -49,7 +50,13 @@ def test_half_precision_measures_in_float32():
 
 @pytest.mark.parametrize(
     'change, message',
-    [(dict(k=0), 'k=0'), (dict(k=36), 'k=36'), (dict(metric='l1'), "'l1'"), (dict(p=0.0), 'p=0'), (dict(x=torch.randn(0, 3, 2)), 'B >= 1')],
+    [
+        (dict(k=0), 'k=0'),
+        (dict(k=36), 'k=36'),
+        (dict(metric='l1'), "'l1'"),
+        (dict(p=0.0), 'p=0'),
+        (dict(x=torch.randn(0, 3, 2)), 'B >= 1'),
+    ],
 )
 def test_bad_settings_are_named(change, message):
     with pytest.raises(ValueError, match=message):

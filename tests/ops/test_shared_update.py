@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from fewtokens.ops import dense, merge_tokens
 
 

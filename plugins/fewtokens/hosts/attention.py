@@ -52,13 +52,21 @@ class ReplacedCall:
     Args:
         module: whose forward is replaced, on this instance alone.
         function: called with the module, the forward that was there before, and the call's arguments.
+        innermost: stand in for the module's own forward, below other replacements that may call it.
     """
 
-    def __init__(self, module: nn.Module, function: Callable) -> None:
+    def __init__(self, module: nn.Module, function: Callable, innermost: bool = False) -> None:
         self.module = module
         self.function = function
-        self.previous: ReplacedCall | None = module.__dict__.get('forward')
-        module.__dict__['forward'] = self
+        self.previous: ReplacedCall | None = None
+        top = module.__dict__.get('forward')
+        if innermost and top is not None:
+            while top.previous is not None:
+                top = top.previous
+            top.previous = self
+        else:
+            self.previous = top
+            module.__dict__['forward'] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(self.module, self.call_previous, *args, **kwargs)

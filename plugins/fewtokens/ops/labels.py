@@ -7,7 +7,9 @@ from torch import Tensor
 def sum_by_label(x: Tensor, labels: Tensor, n_labels: int) -> Tensor:
     """[B, N, C] -> [B, M, C]: the sum of each label's tokens, 0 where there are none."""
     total = x.new_zeros(x.shape[0] * n_labels, x.shape[2])
-    return total.index_add(0, flat_rows(labels, n_labels).flatten(), x.flatten(0, 1)).unflatten(0, (x.shape[0], n_labels))
+    return total.index_add(0, flat_rows(labels, n_labels).flatten(), x.flatten(0, 1)).unflatten(
+        0, (x.shape[0], n_labels)
+    )
 
 
 def mean_by_label(x: Tensor, labels: Tensor, sizes: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,7 +18,9 @@ def mean_by_label(x: Tensor, labels: Tensor, sizes: Tensor, empty: Tensor) -> tu
     A label whose sizes add up to nothing takes its row of `empty` [B, M, C].
     """
     merged = sum_by_label(sizes[..., None], labels, empty.shape[1])
-    means = sum_by_label(x * sizes[..., None], labels, empty.shape[1]) / merged.clamp_min(torch.finfo(merged.dtype).tiny)
+    means = sum_by_label(x * sizes[..., None], labels, empty.shape[1]) / merged.clamp_min(
+        torch.finfo(merged.dtype).tiny
+    )
     return torch.where(merged > 0, means, empty), merged[..., 0]
 
 

@@ -57,7 +57,9 @@ class SharedUpdate(Reducer):
         check_increasing(self.after)
         for finer, coarser in zip(self.grid, self.grid[1:]):
             if not fits(coarser, finer):
-                raise ValueError(f'grid={self.grid}: a later stage must not be finer, and {coarser} is finer than {finer}')
+                raise ValueError(
+                    f'grid={self.grid}: a later stage must not be finer, and {coarser} is finer than {finer}'
+                )
 
     def stages(self) -> tuple['SharedUpdate', ...]:
         if isinstance(self.after, int):

@@ -26,7 +26,9 @@ def write_ade20k(out: str | os.PathLike, counts: dict[str, int], size: int = 256
     """
     for name, value in dict(size=size, **counts).items():
         if value < (32 if name == 'size' else 0):
-            raise ValueError(f'{name}={value}: the side of a scene is at least 32 pixels, the number of scenes at least 0')
+            raise ValueError(
+                f'{name}={value}: the side of a scene is at least 32 pixels, the number of scenes at least 0'
+            )
     textures = load_textures()
     for split, count in counts.items():
         images, annotations = (Path(out) / kind / split for kind in ('images', 'annotations'))

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 
 
-def compose_scene(rng: np.random.Generator, textures: list[np.ndarray], size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def compose_scene(
+    rng: np.random.Generator, textures: list[np.ndarray], size: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
     """Draws a scene from the textures.
 
     Args:

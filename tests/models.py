@@ -1,0 +1,56 @@
+"""Tiny hosts with random weights."""
+
+import torch
+from mmengine.registry import DefaultScope
+from mmseg.models import backbones
+from mmseg.registry import MODELS
+from torch import nn
+
+import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+
+NORM = dict(type='LN', eps=1e-6)
+
+
+def randomize(model: nn.Module) -> nn.Module:
+    """Weights large enough that every part of the model shows in its output."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        spread = 1.0 if any(part in name for part in ('pos_embed', 'cls_token', 'bias_table')) else 0.1
+        offset = 1.0 if parameter.ndim == 1 and name.endswith('weight') or 'gamma' in name else 0.0
+        parameter.data = offset + spread * torch.randn(parameter.shape, generator=generator)
+    model.eval()  # returns None for some of them
+    return model
+
+
+def vit(img_size=64, depth=6, **options) -> nn.Module:
+    settings = dict(img_size=img_size, patch_size=8, embed_dims=32, num_layers=depth, num_heads=4, norm_cfg=NORM)
+    return randomize(backbones.VisionTransformer(**settings, **options))
+
+
+def beit(img_size=64, kind='BEiT', **options) -> nn.Module:
+    settings = dict(img_size=img_size, patch_size=8, embed_dims=32, num_layers=6, num_heads=4, norm_cfg=NORM)
+    return randomize(getattr(backbones, kind)(**settings, **options))
+
+
+def segmenter(head_options=None, **options) -> nn.Module:
+    backbone = dict(
+        type='VisionTransformer',
+        img_size=(64, 64),
+        patch_size=8,
+        embed_dims=32,
+        num_layers=6,
+        num_heads=4,
+        norm_cfg=NORM,
+    )
+    head = dict(
+        type='SegmenterMaskTransformerHead', in_channels=32, channels=32, embed_dims=32, num_layers=1, num_heads=4, num_classes=5
+    )  # fmt: skip
+    model = dict(
+        type='EncoderDecoder',
+        data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, size=(64, 64)),
+        backbone=backbone | dict(final_norm=True) | options,
+        decode_head=head | (head_options or {}),
+        test_cfg=dict(mode='whole'),
+    )
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return randomize(MODELS.build(model))
