@@ -1,4 +1,4 @@
-"""Makes the vision transformer you already have faster: fewer tokens part of the way through, all of them at the end."""
+"""Makes the vision transformer you already have faster: fewer tokens on the way, all of them at the end."""
 
 from .attach import attach, supported
 from .attachment import Attachment, attached
