@@ -33,23 +33,13 @@ def beit(img_size=64, kind='BEiT', **options) -> nn.Module:
 
 
 def segmenter(head_options=None, **options) -> nn.Module:
-    backbone = dict(
-        type='VisionTransformer',
-        img_size=(64, 64),
-        patch_size=8,
-        embed_dims=32,
-        num_layers=6,
-        num_heads=4,
-        norm_cfg=NORM,
-    )
-    head = dict(
-        type='SegmenterMaskTransformerHead', in_channels=32, channels=32, embed_dims=32, num_layers=1, num_heads=4, num_classes=5
-    )  # fmt: skip
+    backbone = dict(type='VisionTransformer', img_size=(64, 64), patch_size=8, embed_dims=32, num_layers=6, num_heads=4)
+    head = dict(type='SegmenterMaskTransformerHead', in_channels=32, channels=32, embed_dims=32, num_layers=1)
     model = dict(
         type='EncoderDecoder',
         data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, size=(64, 64)),
-        backbone=backbone | dict(final_norm=True) | options,
-        decode_head=head | (head_options or {}),
+        backbone=backbone | dict(norm_cfg=NORM, final_norm=True) | options,
+        decode_head=head | dict(num_heads=4, num_classes=5) | (head_options or {}),
         test_cfg=dict(mode='whole'),
     )
     with DefaultScope.overwrite_default_scope('mmseg'):

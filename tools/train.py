@@ -1,18 +1,26 @@
-"""Trains an mmseg or mmdet config."""
+"""Trains a model of an mmseg or mmdet config, with or without a plugin."""
 
-import argparse
-from pathlib import Path
-
-import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
-from mmengine.config import Config, DictAction
+import torch
 from mmengine.runner import Runner
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument('config')
-parser.add_argument('--work-dir')
-parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
-args = parser.parse_args()
-cfg = Config.fromfile(args.config)
-cfg.merge_from_dict(args.cfg_options)
-cfg.work_dir = args.work_dir or f'work_dirs/{Path(args.config).stem}'
-Runner.from_cfg(cfg).train()
+import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
+from fewtokens.openmmlab.data import check_folders
+
+
+def main() -> None:
+    parser = make_parser(__doc__, checkpoint=False)
+    add_run_options(parser)
+    parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work folder')
+    args = parser.parse_args()
+    config = prepare_config(args)
+    check_folders(config.train_dataloader.dataset)
+    config.resume = args.resume
+    if args.amp:
+        # MMEngine's own mixed precision needs a GPU.
+        config.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
+    Runner.from_cfg(config).train()
+
+
+if __name__ == '__main__':
+    run(main)

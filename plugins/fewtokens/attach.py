@@ -120,6 +120,12 @@ class Reduction(Attachment):
             labels = reduced.labels if labels is None else reduced.labels.gather(1, labels)
         return labels.unflatten(1, self._last.grid)
 
+    @property
+    def token_counts(self) -> tuple[int, int]:
+        """Tokens before the first stage and after the last, in the last reduced pass."""
+        stages = [reduced for _, reduced in sorted(self._last.reduced.items())]
+        return stages[0].labels.shape[1], stages[-1].tokens.shape[1]
+
     def summary(self) -> str:
         host = self.host
         where = host.path or type(host.backbone).__name__

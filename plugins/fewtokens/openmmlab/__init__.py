@@ -15,5 +15,6 @@ MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 from .autocast import AutocastOptimWrapper  # noqa: E402
 from .hook import FewTokensHook  # noqa: E402
+from .registry import REDUCERS, parse_plugin  # noqa: E402
 
-__all__ = ['AutocastOptimWrapper', 'FewTokensHook']
+__all__ = ['REDUCERS', 'AutocastOptimWrapper', 'FewTokensHook', 'parse_plugin']

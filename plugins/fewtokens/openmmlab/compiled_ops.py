@@ -55,7 +55,17 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
 
 
 def _roi_align_forward(
-    input, rois, output, argmax_y, argmax_x, aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned
+    input,
+    rois,
+    output,
+    argmax_y,
+    argmax_x,
+    aligned_height,
+    aligned_width,
+    spatial_scale,
+    sampling_ratio,
+    pool_mode,
+    aligned,
 ) -> None:
     from torchvision.ops import roi_align
 
@@ -65,7 +75,17 @@ def _roi_align_forward(
 
 
 def _roi_align_backward(
-    grad_output, rois, argmax_y, argmax_x, grad_input, aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned
+    grad_output,
+    rois,
+    argmax_y,
+    argmax_x,
+    grad_input,
+    aligned_height,
+    aligned_width,
+    spatial_scale,
+    sampling_ratio,
+    pool_mode,
+    aligned,
 ) -> None:
     from torchvision.ops import roi_align
 
@@ -73,11 +93,15 @@ def _roi_align_backward(
     # RoIAlign is linear in its input: the gradient at any input, zeros here, is the gradient.
     with torch.enable_grad():
         zeros = torch.zeros_like(grad_input, requires_grad=True)
-        pooled = roi_align(zeros, rois.to(zeros), (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
+        pooled = roi_align(
+            zeros, rois.to(zeros), (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned
+        )
         (gradient,) = torch.autograd.grad(pooled, zeros, grad_output)
     grad_input.copy_(gradient)
 
 
 def _check_average(pool_mode: int) -> None:
     if pool_mode != 1:
-        raise NotImplementedError("RoIAlign with pool_mode='max' needs mmcv's compiled extension; pool_mode='avg' works")
+        raise NotImplementedError(
+            "RoIAlign with pool_mode='max' needs mmcv's compiled extension; pool_mode='avg' works"
+        )

@@ -29,8 +29,8 @@ def match_pairs(metric: Tensor, r: int, num_prefix_tokens: int = 0) -> Tensor:
     n_free = n_tokens - num_prefix_tokens
     if metric.ndim != 3 or len(metric) == 0 or not 0 <= r <= max(0, n_free // 2) or num_prefix_tokens < 0:
         raise ValueError(
-            f'r={r} of tokens {tuple(metric.shape)} with {num_prefix_tokens} prefix tokens: tokens [B, N, C] with B >= 1 '
-            f'and r between 0 and {max(0, n_free // 2)} are needed'
+            f'r={r} of tokens {tuple(metric.shape)} with {num_prefix_tokens} prefix tokens: [B, N, C] with B >= 1 and '
+            f'r between 0 and {max(0, n_free // 2)} are needed'
         )
     unit = F.normalize(metric, dim=2)
     similar = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)

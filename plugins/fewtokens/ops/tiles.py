@@ -16,7 +16,7 @@ from torch.nn import functional as F
 Grid = tuple[int, int]
 
 TILE = 4
-"""Side of a tile in centers: larger tiles waste products on pairs that are not allowed, smaller ones are slow to batch."""
+"""Side of a tile in centers: larger ones waste products on pairs that are not allowed, smaller ones batch badly."""
 
 
 @dataclass(frozen=True)

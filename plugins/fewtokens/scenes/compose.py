@@ -24,7 +24,6 @@ def compose_scene(
     everywhere = np.ones((size, size), bool)
     _paint(rng, image, labels, everywhere, textures)
     for _ in range(rng.integers(5, 14)):
-        # Thin and small things come last in the list but anywhere in depth: they occlude and are occluded.
         draw = _SHAPES[rng.choice(len(_SHAPES), p=_SHARES)]
         _paint(rng, image, labels, draw(rng, size), textures)
     image *= _light(rng, size)

@@ -1,0 +1,158 @@
+"""Published vision transformers and Segmenters under the key names of today's mmseg."""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+# How each layout is told from the others: a key that only it has.
+LAYOUTS = {
+    'mmseg': r'(backbone\.)?layers\.0\.attn\.attn\.in_proj_weight',
+    'segmenter': r'encoder\.blocks\.0\.attn\.qkv\.weight',
+    'timm': r'blocks\.0\.attn\.qkv\.weight',
+    'google': r'Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel',
+}
+# Parts that no segmenter has: the classifier of the pretraining.
+CLASSIFIER = re.compile(r'(encoder\.)?(head|pre_logits)(\.|/|$)')
+
+_BLOCK = (
+    (r'blocks\.(\d+)\.norm(\d)\.', r'layers.\1.ln\2.'),
+    (r'blocks\.(\d+)\.attn\.qkv\.', r'layers.\1.attn.attn.in_proj_'),
+    (r'blocks\.(\d+)\.attn\.proj\.', r'layers.\1.attn.attn.out_proj.'),
+    (r'blocks\.(\d+)\.mlp\.fc1\.', r'layers.\1.ffn.layers.0.0.'),
+    (r'blocks\.(\d+)\.mlp\.fc2\.', r'layers.\1.ffn.layers.1.'),
+)
+_VIT = (
+    (r'(cls_token|pos_embed)$', r'\1'),
+    (r'patch_embed\.proj\.', 'patch_embed.projection.'),
+    (r'norm\.', 'ln1.'),
+    *_BLOCK,
+)
+_SEGMENTER = (
+    *((rf'encoder\.{old}', rf'backbone.{new}') for old, new in _VIT),
+    *((rf'decoder\.{old}', rf'decode_head.{new}') for old, new in _BLOCK),
+    (r'decoder\.(cls_emb$|decoder_norm\.|mask_norm\.)', r'decode_head.\1'),
+    (r'decoder\.proj_dec\.', 'decode_head.dec_proj.'),
+    (r'decoder\.proj_(patch|classes)$', r'decode_head.\1_proj.weight'),
+    (r'decoder\.head\.', 'decode_head.conv_seg.'),
+)
+# MMSegmentation 0.x has today's names, but for files that say norm where MMCV now names a layer norm ln.
+_MMSEG = (
+    (r'((?:backbone\.|decode_head\.)?layers\.\d+\.)norm(\d)\.', r'\1ln\2.'),
+    (r'((?:backbone\.)?)norm1?\.', r'\1ln1.'),
+    (r'((?:backbone|decode_head|auxiliary_head|layers|patch_embed|ln1)\..*|cls_token|pos_embed)$', r'\1'),
+)
+_GOOGLE = (
+    (r'cls$', 'cls_token'),
+    (r'embedding/', 'patch_embed.projection.'),
+    (r'Transformer/posembed_input/pos_embedding$', 'pos_embed'),
+    (r'Transformer/encoder_norm/', 'ln1.'),
+    (r'Transformer/encoderblock_(\d+)/LayerNorm_0/', r'layers.\1.ln1.'),
+    (r'Transformer/encoderblock_(\d+)/LayerNorm_2/', r'layers.\1.ln2.'),
+    (r'Transformer/encoderblock_(\d+)/MultiHeadDotProductAttention_1/(query|key|value)/', r'layers.\1.\2.'),
+    (r'Transformer/encoderblock_(\d+)/MultiHeadDotProductAttention_1/out/', r'layers.\1.attn.attn.out_proj.'),
+    (r'Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_0/', r'layers.\1.ffn.layers.0.0.'),
+    (r'Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_1/', r'layers.\1.ffn.layers.1.'),
+)
+_RULES = {'mmseg': _MMSEG, 'segmenter': _SEGMENTER, 'timm': _VIT, 'google': _GOOGLE}
+
+
+def convert_keys(weights: Mapping[str, Tensor], layout: str = 'auto') -> dict[str, Tensor]:
+    """Renames, and where a layout stores them otherwise reshapes, the weights of a vision transformer or Segmenter.
+
+    The values stay as they are: a position table keeps its size, and mmseg resizes it when it loads a backbone
+    (`model.pretrained`) for images of another size. The pretraining's classifier is left out.
+
+    Args:
+        weights: the state_dict of a published checkpoint.
+        layout: 'mmseg' (MMSegmentation 0.x or 1.x), 'timm' (a timm or DeiT .pth), 'segmenter' (the authors' Segmenter),
+            'google' (the arrays of a .npz), or 'auto' to find out.
+
+    Returns:
+        the state_dict of an mmseg `VisionTransformer`, or of a whole `EncoderDecoder` if the checkpoint is one.
+
+    Raises:
+        ValueError: a layout that isn't known, or a key that has no place in mmseg.
+    """
+    weights = {key.removeprefix('module.'): value for key, value in weights.items()}
+    if layout == 'auto':
+        layout = find_layout(weights)
+    elif layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r} is not known; known are 'auto', {', '.join(map(repr, LAYOUTS))}")
+    converted, lost = {}, []
+    for key, value in weights.items():
+        name = _rename(key, _RULES[layout])
+        if name is not None:
+            converted[name] = value
+        elif not CLASSIFIER.match(key):
+            lost.append(key)
+    if lost:
+        raise ValueError(
+            f"{len(lost)} of {len(weights)} keys have no place in mmseg's VisionTransformer or Segmenter "
+            f'(read as layout {layout!r}): {_some(lost)}'
+        )
+    if layout == 'google':
+        return _from_google(converted)
+    if layout == 'segmenter':
+        return _from_segmenter(converted)
+    return converted
+
+
+def find_layout(weights: Mapping[str, Tensor]) -> str:
+    """The one of `LAYOUTS` that has these keys; none is a `ValueError` that shows some of them."""
+    for layout, pattern in LAYOUTS.items():
+        if any(re.fullmatch(pattern, key) for key in weights):
+            return layout
+    raise ValueError(
+        f'these are not the weights of a vision transformer in a known layout ({", ".join(LAYOUTS)}); '
+        f'the keys are {_some(list(weights))}'
+    )
+
+
+def _rename(key: str, rules: tuple[tuple[str, str], ...]) -> str | None:
+    for old, new in rules:
+        name, found = re.subn(rf'\A{old}', new, key)
+        if found:
+            return name
+    return None
+
+
+def _some(keys: list[str], number: int = 6) -> str:
+    return ', '.join(keys[:number]) + (', …' if len(keys) > number else '') if keys else 'none'
+
+
+def _from_segmenter(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name in ('patch_proj', 'classes_proj'):
+        key = f'decode_head.{name}.weight'
+        if key in weights:  # a plain matrix there, multiplied from the right: x @ w; a linear layer is x @ w.T
+            weights[key] = weights[key].T.contiguous()
+    key = 'decode_head.conv_seg.weight'
+    if key in weights:  # the linear decoder: a linear layer there, a 1 x 1 convolution here
+        weights[key] = weights[key][:, :, None, None]
+    return weights
+
+
+def _from_google(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """JAX multiplies from the right, has channels last, and keeps heads apart: query [C, heads, C / heads]."""
+    result, attention = {}, {}
+    for key, value in weights.items():
+        key = re.sub(r'scale$', 'weight', key)
+        if part := re.fullmatch(r'(layers\.\d+\.)(query|key|value)\.(kernel|bias)', key):
+            layer, projection, kind = part.groups()
+            attention.setdefault((layer, kind), {})[projection] = value
+        elif key.endswith('kernel'):
+            key = key.removesuffix('kernel') + 'weight'
+            if 'projection' in key:
+                result[key] = value.permute(3, 2, 0, 1).contiguous()  # [height, width, in, out]
+            else:
+                result[key] = value.flatten(0, -2).T.contiguous()
+        else:
+            result[key] = value
+    for (layer, kind), parts in attention.items():
+        joined = [parts[projection] for projection in ('query', 'key', 'value')]
+        if kind == 'kernel':
+            result[f'{layer}attn.attn.in_proj_weight'] = torch.cat([part.flatten(1).T for part in joined])
+        else:
+            result[f'{layer}attn.attn.in_proj_bias'] = torch.cat([part.flatten() for part in joined])
+    return result

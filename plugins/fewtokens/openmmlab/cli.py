@@ -1,0 +1,73 @@
+"""What the tools share: OpenMMLab's options, and errors in one line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from ..reducers import Reducer
+from .config import load_config
+from .registry import parse_plugin
+
+
+def make_parser(description: str, checkpoint: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that every tool on a config has, under OpenMMLab's names."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file, or a name such as mmseg::segmenter/….py')
+    if checkpoint:
+        parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder for logs and results; work_dirs/CONFIG if left out')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings to override, as key=value')
+    return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the tools that run a data set through a model."""
+    parser.add_argument('--plugin', help='a reducer, such as "Hourglass(after=10, grid=(28, 28))"')
+    parser.add_argument('--sdpa', action='store_true', help="PyTorch's fused attention where the host misses it")
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torchrun and torch.distributed.launch pass it.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def prepare_config(args: argparse.Namespace) -> Config:
+    """The config with the run options in it."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    config = load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    add_plugin(config, parse_plugin(args.plugin) if args.plugin else None, args.sdpa)
+    return config
+
+
+def add_plugin(config: Config, reducer: Reducer | None, sdpa: bool) -> None:
+    """Adds the plugin line to a config; fails if the config has one with a reducer already."""
+    hooks = list(config.get('custom_hooks') or [])
+    present = [hook for hook in hooks if hook['type'] == 'FewTokensHook']
+    if reducer is not None and any(hook.get('reducer') for hook in present):
+        raise ValueError(
+            'the config has a FewTokensHook with a reducer already: leave --plugin out, or take it out there'
+        )
+    setting: dict[str, Any] = dict(type='FewTokensHook', sdpa=sdpa or any(hook.get('sdpa') for hook in present))
+    for hook in present:
+        hooks.remove(hook)
+        setting = {**hook, **setting}
+    if reducer is not None:
+        setting['reducer'] = repr(reducer)
+    if setting['sdpa'] or setting.get('reducer'):
+        hooks.append(setting)
+    config.custom_hooks = hooks
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a tool's main function; what a user can mend is one line, and exit status 2."""
+    try:
+        main()
+    except (ValueError, FileNotFoundError, NotImplementedError, ImportError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)

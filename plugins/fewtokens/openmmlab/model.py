@@ -1,0 +1,125 @@
+"""Builds OpenMMLab models and fills them with weights, safely."""
+
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS
+from torch import nn
+
+# What MMEngine writes into a checkpoint beside tensors: the history of its log values, in NumPy arrays.
+_SAFE = [HistoryBuffer, np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]
+_SAFE += [type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'bool')]
+
+
+class _Ignored:
+    """Stands for a learning-rate schedule, which is pickled with its functions and not needed here."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+
+def _safe_globals(path: str | os.PathLike) -> list[Any]:
+    named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    schedules = [name for name in named if name.startswith('mmengine.optim.scheduler.')]
+    return _SAFE + [(_Ignored, name) for name in (*schedules, *(['builtins.getattr'] if schedules else []))]
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads a checkpoint without running code that it might carry.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, or carries objects that can't be loaded safely.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}')
+    try:
+        with torch.serialization.safe_globals(_safe_globals(path)):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).partition('\n')[0] or type(error).__name__
+        raise ValueError(
+            f'checkpoint {str(path)!r} cannot be loaded safely (weights only): {reason}. It is damaged, no checkpoint, '
+            'or carries Python objects: keep its state_dict alone'
+        ) from error
+
+
+def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint, without the prefix that a distributed wrapper leaves."""
+    state = checkpoint.get('state_dict', checkpoint)
+    return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def check_weights(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Raises a ValueError that names what differs where the weights are not this model's."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith(('num_batches_tracked',))]
+    unknown = [name for name in state if name not in own]
+    shapes = [
+        f'{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}'
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    lines = [
+        f'{len(names)} {what} ({", ".join(names[:3])}{", …" if len(names) > 3 else ""})'
+        for what, names in (('missing', missing), ('unknown', unknown), ('of another shape', shapes))
+        if names
+    ]
+    if lines:
+        raise ValueError(f'{source!r} is a checkpoint of another architecture: of its weights, {"; ".join(lines)}')
+
+
+def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> None:
+    """Fills a model with a checkpoint's weights; raises what `load_checkpoint` and `check_weights` do."""
+    loaded = load_checkpoint(checkpoint)
+    state = state_dict_of(loaded)
+    check_weights(model, state, str(checkpoint))
+    model.load_state_dict(state, strict=False)
+    model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
+
+
+def build_model(
+    config: Config, checkpoint: str | os.PathLike | None = None, device: str | torch.device = 'cpu'
+) -> nn.Module:
+    """Builds a config's model in evaluation mode, with a checkpoint's weights or, without one, random ones.
+
+    Pretrained weights that the config names are not fetched.
+
+    Raises:
+        FileNotFoundError, ValueError: the checkpoint isn't there, isn't safe, or isn't this model's.
+    """
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    # Initialisation logs a paragraph for every parameter.
+    logger.setLevel(logging.ERROR)
+    try:
+        model = MODELS.build(without_pretrained(config.model))
+        if checkpoint is None and torch.device(device).type != 'meta':
+            model.init_weights()
+    finally:
+        logger.setLevel(level)
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+    if torch.device(device).type == 'cpu':
+        model = revert_sync_batchnorm(model)
+    model.to(device)
+    model.eval()
+    return model
+
+
+def without_pretrained(config: Any) -> Any:
+    """A config's copy that names no pretrained weights anywhere."""
+    if isinstance(config, dict):
+        rest = {key: without_pretrained(value) for key, value in config.items() if key != 'pretrained'}
+        if isinstance(rest.get('init_cfg'), dict) and rest['init_cfg'].get('type') == 'Pretrained':
+            rest.pop('init_cfg')
+        return type(config)(rest)
+    return type(config)(map(without_pretrained, config)) if isinstance(config, (list, tuple)) else config

@@ -1,0 +1,20 @@
+"""Evaluates a model of an mmseg or mmdet config on its test set, with or without a plugin."""
+
+import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
+from fewtokens.openmmlab.evaluate import test
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    add_run_options(parser)
+    parser.add_argument('--out', help='folder for the predictions (mmseg), file for them (mmdet)')
+    parser.add_argument('--show-dir', help='folder for pictures with predictions drawn over them')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged samples out and count them')
+    args = parser.parse_args()
+    test(prepare_config(args), args)
+
+
+if __name__ == '__main__':
+    run(main)
