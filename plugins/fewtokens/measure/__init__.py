@@ -1,0 +1,1 @@
+"""MACs, paired timing, memory, and the trade-off report."""

@@ -1,0 +1,70 @@
+"""Pictures for the report: predictions and cluster maps of the same forward pass."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from .accuracy import predict
+from .variants import Variant
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One image through one variant: class labels [H, W], and cluster labels [h, w] of the token grid if there are."""
+
+    labels: np.ndarray
+    clusters: np.ndarray | None
+
+
+@torch.no_grad()
+def look(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Seen]:
+    """What a variant makes of each image of a batch, its clusters taken from that very forward pass."""
+    with variant.applied(model) as reduction:
+        samples = predict(model, variant, batch)
+        clusters = None if reduction is None else reduction.cluster_map
+    return [
+        Seen(sample.pred_sem_seg.data[0].cpu().numpy(), None if clusters is None else clusters[i].cpu().numpy())
+        for i, sample in enumerate(samples)
+    ]
+
+
+def paint_labels(image: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Class colours over an image [H, W, 3] uint8; labels outside the palette (ignored pixels) stay uncoloured."""
+    known = labels < len(palette)
+    colours = palette[np.where(known, labels, 0)]
+    mixed = (0.4 * image + 0.6 * colours).astype(np.uint8)
+    return np.where(known[..., None], mixed, image)
+
+
+def cluster_borders(clusters: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W] bool of an image's size: pixels whose right or lower neighbour is of another cluster."""
+    full = enlarge(clusters, size)
+    borders = np.zeros(full.shape, bool)
+    borders[:, :-1] |= full[:, :-1] != full[:, 1:]
+    borders[:-1] |= full[:-1] != full[1:]
+    return borders
+
+
+def enlarge(clusters: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map of the token grid at an image's size: every pixel has its token's label."""
+    rows, columns = (np.arange(side) * few // side for side, few in zip(size, clusters.shape))
+    return clusters[rows[:, None], columns]
+
+
+def draw_clusters(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Each cluster in its mean colour, with its border."""
+    full = enlarge(clusters, image.shape[:2])
+    counts = np.bincount(full.ravel()).clip(1)
+    means = np.stack([np.bincount(full.ravel(), image[..., c].ravel()) / counts for c in range(3)], axis=1)
+    drawn = means[full].astype(np.uint8)
+    drawn[cluster_borders(clusters, image.shape[:2])] = (255, 255, 255)
+    return drawn
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """An RGB image [H, W, 3] uint8 as JPEG."""
+    return cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()

@@ -1,0 +1,74 @@
+"""Timing that a drifting machine can't fool: every row once a round, compared within the round."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.utils import ProgressBar
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one row: milliseconds' median and 20th and 80th percentile, and how many times faster than the reference."""
+
+    ms: float
+    ms_p20: float
+    ms_p80: float
+    speedup: float
+    speedup_p20: float
+    speedup_p80: float
+
+
+def time_interleaved(
+    rows: dict[str, Callable[[], AbstractContextManager]],
+    call: Callable[[], Any],
+    reference: str,
+    rounds: int = 10,
+    warmup: int = 2,
+    device: torch.device | str = 'cpu',
+) -> dict[str, Timing]:
+    """Times a call in each row's context, in turn: A B C A B C …
+
+    Args:
+        rows: name and what makes the context to call in, such as an attachment. Entering and leaving is not timed.
+        call: what is timed.
+        reference: the row that the others are compared with, round by round.
+        rounds: how many times each row is timed, after `warmup` that are not counted.
+        device: a CUDA device is waited for.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in rows}
+    progress = ProgressBar((rounds + warmup) * len(rows), file=sys.stderr)
+    for number in range(warmup + rounds):
+        for name, context in rows.items():
+            with context():
+                elapsed = _time(call, torch.device(device))
+            if number >= warmup:
+                seconds[name].append(elapsed)
+            progress.update()
+    print(file=sys.stderr)
+    return {name: _summarize(np.array(times), np.array(seconds[reference])) for name, times in seconds.items()}
+
+
+def _time(call: Callable[[], Any], device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    call()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def _summarize(seconds: np.ndarray, reference: np.ndarray) -> Timing:
+    return Timing(
+        *(float(v) for v in np.percentile(1e3 * seconds, (50, 20, 80))),
+        *(float(v) for v in np.percentile(reference / seconds, (50, 20, 80))),
+    )

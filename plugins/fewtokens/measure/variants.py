@@ -1,0 +1,103 @@
+"""The rows of every comparison: the host, the host with fused attention, then one row a plugin."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..attach import Reduction, attach
+from ..reducers import Reducer
+from ..sdpa import use_sdpa
+from .environment import describe_environment
+from .macs import count_macs, forward
+from .memory import peak_mib
+from .timing import time_interleaved
+
+HOST, FUSED, HALF = 'host', 'host + sdpa', 'half resolution'
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: its name and what it does to the model and its inputs."""
+
+    name: str
+    reducer: Reducer | None = None
+    sdpa: bool = True
+    half: bool = False
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[Reduction | None]:
+        with ExitStack() as stack:
+            if self.sdpa:
+                stack.enter_context(use_sdpa(model))
+            yield stack.enter_context(attach(model, self.reducer)) if self.reducer else None
+
+    def resize(self, inputs: Tensor) -> Tensor:
+        if not self.half:
+            return inputs
+        return F.interpolate(inputs, scale_factor=0.5, mode='bilinear', antialias=True)
+
+
+def make_variants(plugins: dict[str, Reducer], half: bool = False) -> list[Variant]:
+    """`host`, `host + sdpa`, a row a plugin by its text, and at last the host at half resolution if asked for."""
+    rows = [Variant(HOST, sdpa=False), Variant(FUSED)]
+    rows += [Variant(text, reducer) for text, reducer in plugins.items()]
+    return rows + [Variant(HALF, half=True)] * half
+
+
+@torch.no_grad()
+def count_rows(model: nn.Module, variants: list[Variant], inputs: Tensor) -> list[dict[str, Any]]:
+    """Rows with MACs and parameters for one image; nothing is timed.
+
+    Raises:
+        ValueError: a plugin doesn't fit the model or the inputs' size.
+    """
+    return [_count(model, variant, inputs) for variant in variants]
+
+
+@torch.no_grad()
+def benchmark_rows(
+    model: nn.Module, variants: list[Variant], inputs: Tensor, rounds: int, warmup: int
+) -> list[dict[str, Any]]:
+    """Rows with MACs, parameters, milliseconds, speed-up over `host + sdpa` and peak memory, for one image each."""
+    rows = count_rows(model, variants, inputs)
+    sized = {variant.name: variant.resize(inputs) for variant in variants}
+    current: list[Tensor] = [inputs]
+
+    def context(variant: Variant):
+        current[0] = sized[variant.name]
+        return variant.applied(model)
+
+    contexts = {variant.name: (lambda v=variant: context(v)) for variant in variants}
+    timings = time_interleaved(contexts, lambda: forward(model, current[0]), FUSED, rounds, warmup, inputs.device)
+    for row, variant in zip(rows, variants):
+        timing = timings[variant.name]
+        per_image = {name: getattr(timing, name) / len(inputs) for name in ('ms', 'ms_p20', 'ms_p80')}
+        speed = dict(speedup=timing.speedup, speedup_p20=timing.speedup_p20, speedup_p80=timing.speedup_p80)
+        with variant.applied(model):
+            peak = peak_mib(lambda v=variant: forward(model, sized[v.name]), inputs.device)
+        row |= per_image | speed | dict(peak_mib=peak / len(inputs))
+    return rows
+
+
+def environment_of(inputs: Tensor, **settings: Any) -> dict[str, Any]:
+    shape = dict(dtype=str(inputs.dtype).removeprefix('torch.'), batch=len(inputs), shape=list(inputs.shape[2:]))
+    return describe_environment(inputs.device, **shape, **settings)
+
+
+def _count(model: nn.Module, variant: Variant, inputs: Tensor) -> dict[str, Any]:
+    with variant.applied(model) as reduction:
+        macs = count_macs(model, variant.resize(inputs)) // len(inputs)
+        if reduction is not None and not reduction.passes:
+            height, width = inputs.shape[2:]
+            raise ValueError(
+                f'{variant.name} never takes effect on inputs of {height} x {width}: they have too few tokens'
+            )
+    unmeasured = dict.fromkeys(('ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'speedup_p80', 'peak_mib'))
+    return dict(
+        name=variant.name, macs=macs, params=sum(p.numel() for p in model.parameters()), **unmeasured, metrics={}
+    )
