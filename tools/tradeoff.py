@@ -27,9 +27,8 @@ def main() -> None:
     model = build_model(config, args.checkpoint, args.device)
     out = Path(args.out or args.work_dir or config.work_dir)
     variants = make_variants(plugins, args.half_resolution)
-    print(
-        write_tradeoff(config, model, args.checkpoint, variants, out, args.batch, args.rounds, Path(args.config).stem)
-    )
+    title = Path(args.config).stem
+    print(write_tradeoff(config, model, args.checkpoint, variants, out, args.batch, args.rounds, title))
     print(f'report: {out / "report.html"}')
 
 

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch import nn
 
+from ..openmmlab.model import quiet_log
 from ..version import __version__
 from .files import write_whole
 from .variants import Variant
@@ -64,7 +65,8 @@ class TestSet:
                 progress.update()
         print(file=sys.stderr)
         areas = _areas(self.evaluator)
-        metrics = _headline_first(self.evaluator.evaluate(len(self.loader.dataset)))
+        with quiet_log():
+            metrics = _headline_first(self.evaluator.evaluate(len(self.loader.dataset)))
         accuracy = Accuracy(metrics, *(areas or (None, None)), finite)
         write_whole(path, lambda temporary: _save(temporary, accuracy))
         return accuracy
@@ -100,9 +102,8 @@ def bootstrap_difference(
 
 
 def _mean_iou(intersections: np.ndarray, unions: np.ndarray) -> np.ndarray:
-    return 100 * np.nanmean(
-        np.divide(intersections, unions, out=np.full_like(unions, np.nan), where=unions > 0), axis=-1
-    )
+    unions = np.where(unions > 0, unions, np.nan)
+    return 100 * np.nanmean(intersections / unions, axis=-1)
 
 
 def _areas(evaluator: Evaluator) -> tuple[np.ndarray, np.ndarray] | None:

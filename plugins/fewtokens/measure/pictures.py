@@ -65,6 +65,11 @@ def draw_clusters(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     return drawn
 
 
+def read_rgb(path: str, size: tuple[int, int]) -> np.ndarray:
+    """An image file as RGB [H, W, 3] uint8, resized to (H, W)."""
+    return cv2.resize(cv2.imread(path), size[::-1], interpolation=cv2.INTER_AREA)[..., ::-1]
+
+
 def encode_jpeg(image: np.ndarray) -> bytes:
     """An RGB image [H, W, 3] uint8 as JPEG."""
     return cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()

@@ -14,7 +14,7 @@ from torch import nn
 
 from .accuracy import Accuracy, TestSet, bootstrap_difference
 from .files import write_json, write_whole
-from .pictures import draw_clusters, encode_jpeg, look, paint_labels
+from .pictures import draw_clusters, encode_jpeg, look, paint_labels, read_rgb
 from .table import format_table
 from .variants import FUSED, HOST, Variant, benchmark_rows, environment_of
 
@@ -104,9 +104,7 @@ def draw_curve(path: Path, rows: list[dict[str, Any]], headline: str) -> None:
         x = [row['speedup'] for row in group]
         y = [row['metrics'][headline] for row in group]
         bounds = [row['interval'] or (row['difference'], row['difference']) for row in group]
-        errors = np.abs(
-            np.array([[v - reference - low, high - (v - reference)] for v, (low, high) in zip(y, bounds)]).T
-        )
+        errors = np.abs([[v - reference - low, high - v + reference] for v, (low, high) in zip(y, bounds)]).T
         axes.errorbar(x, y, yerr=errors, fmt='o-' if len(group) > 1 else 'o', capsize=3, label=kind, lw=1)
         for row, a, b in zip(group, x, y):
             axes.annotate(_short(row['name']), (a, b), xytext=(6, 5), textcoords='offset points', fontsize=8)
@@ -143,9 +141,8 @@ def _pictures(
     seen = {variant.name: look(model, variant, batch) for variant in variants if variant.name != FUSED}
     lines = []
     for i in range(min(PICTURES, len(batch['inputs']))):
-        image = batch['inputs'][i].permute(1, 2, 0).numpy()
-        image = image[..., ::-1] if model.data_preprocessor.channel_conversion else image
         truth = batch['data_samples'][i].gt_sem_seg.data[0].numpy()
+        image = read_rgb(batch['data_samples'][i].img_path, truth.shape)
         line = [('image', image), ('ground truth', paint_labels(image, truth, palette))]
         for name, results in seen.items():
             line.append((name, paint_labels(image, results[i].labels, palette)))

@@ -94,10 +94,7 @@ def _count(model: nn.Module, variant: Variant, inputs: Tensor) -> dict[str, Any]
         macs = count_macs(model, variant.resize(inputs)) // len(inputs)
         if reduction is not None and not reduction.passes:
             height, width = inputs.shape[2:]
-            raise ValueError(
-                f'{variant.name} never takes effect on inputs of {height} x {width}: they have too few tokens'
-            )
+            raise ValueError(f'{variant.name} never takes effect: inputs of {height} x {width} have too few tokens')
+    params = sum(parameter.numel() for parameter in model.parameters())
     unmeasured = dict.fromkeys(('ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'speedup_p80', 'peak_mib'))
-    return dict(
-        name=variant.name, macs=macs, params=sum(p.numel() for p in model.parameters()), **unmeasured, metrics={}
-    )
+    return dict(name=variant.name, macs=macs, params=params, **unmeasured, metrics={})

@@ -3,6 +3,8 @@
 import logging
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +98,11 @@ def build_model(
     Raises:
         FileNotFoundError, ValueError: the checkpoint isn't there, isn't safe, or isn't this model's.
     """
-    logger = MMLogger.get_current_instance()
-    level = logger.level
     # Initialisation logs a paragraph for every parameter.
-    logger.setLevel(logging.ERROR)
-    try:
+    with quiet_log():
         model = MODELS.build(without_pretrained(config.model))
         if checkpoint is None and torch.device(device).type != 'meta':
             model.init_weights()
-    finally:
-        logger.setLevel(level)
     if checkpoint is not None:
         load_weights(model, checkpoint)
     if torch.device(device).type == 'cpu':
@@ -113,6 +110,18 @@ def build_model(
     model.to(device)
     model.eval()
     return model
+
+
+@contextmanager
+def quiet_log() -> Iterator[None]:
+    """MMEngine's logger says nothing but errors."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def without_pretrained(config: Any) -> Any:
