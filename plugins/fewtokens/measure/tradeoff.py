@@ -23,6 +23,9 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 FIELDS = ('macs', 'params', 'ms', 'ms_p20', 'ms_p80', 'speedup', 'peak_mib')
 PICTURES = 3
+NEAR = 3
+"""Points of the headline metric that the curve's close-up spans."""
+COLOURS = {HOST: '#8a94a3', FUSED: '#3b4656', 'Hourglass': '#d9822b', 'SharedUpdate': '#1769aa', 'AvgPool': '#b3261e'}
 
 
 @dataclass(frozen=True)
@@ -97,26 +100,44 @@ def compare_at_equal_cost(
 
 
 def draw_curve(path: Path, rows: list[dict[str, Any]], headline: str) -> None:
-    """Accuracy over speed-up, a point a row, with the interval of its difference from the host."""
-    figure, axes = plt.subplots(figsize=(8, 4.6))
-    reference = rows[0]['metrics'][headline]
+    """Accuracy over speed-up, a point a row: all rows, and those near the host's accuracy closer up, with labels."""
+    figure, (all_rows, close_up) = plt.subplots(1, 2, figsize=(12, 4.8), width_ratios=(2, 3))
+    _plot(all_rows, rows, headline)
+    _plot(close_up, [row for row in rows if row['difference'] > -NEAR], headline)
+    for number, row in enumerate(sorted(rows, key=lambda row: row['speedup'])):
+        if row['difference'] > -NEAR:
+            place, offset = (row['speedup'], row['metrics'][headline]), (5, 9 if number % 2 else -16)
+            close_up.annotate(_short(row['name']), place, xytext=offset, textcoords='offset points', fontsize=8)
+    all_rows.set_title('all rows', fontsize=10)
+    close_up.set_title(f'within {NEAR} points of the host', fontsize=10)
+    all_rows.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _plot(axes: Any, rows: list[dict[str, Any]], headline: str) -> None:
     for kind, group in _by_kind(rows).items():
-        x = [row['speedup'] for row in group]
-        y = [row['metrics'][headline] for row in group]
-        bounds = [row['interval'] or (row['difference'], row['difference']) for row in group]
-        errors = np.abs([[v - reference - low, high - v + reference] for v, (low, high) in zip(y, bounds)]).T
-        axes.errorbar(x, y, yerr=errors, fmt='o-' if len(group) > 1 else 'o', capsize=3, label=kind, lw=1)
-        for row, a, b in zip(group, x, y):
-            axes.annotate(_short(row['name']), (a, b), xytext=(6, 5), textcoords='offset points', fontsize=8)
-    axes.axhline(reference, color='grey', lw=0.8, ls=':')
+        speed, accuracy = ([row['speedup'] for row in group], [row['metrics'][headline] for row in group])
+        intervals = [row['interval'] or (row['difference'],) * 2 for row in group]
+        bars = [
+            [max(0.0, r['difference'] - low), max(0.0, high - r['difference'])]
+            for r, (low, high) in zip(group, intervals)
+        ]
+        axes.errorbar(
+            speed, accuracy, yerr=np.array(bars).T, fmt='o', capsize=3, lw=1, label=kind, color=COLOURS.get(kind)
+        )
+    axes.axhline(rows[0]['metrics'][headline], color='grey', lw=0.8, ls=':')
     axes.set_xlabel(f'speed-up over {FUSED}')
     axes.set_ylabel(f'{headline}, %')
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8)
-    axes.margins(x=0.12, y=0.1)
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    axes.margins(x=0.16, y=0.12)
+
+
+def _bar(row: dict[str, Any]) -> tuple[float, float]:
+    """How far the interval reaches below and above a row."""
+    low, high = row['interval'] or (row['difference'],) * 2
+    return max(0.0, row['difference'] - low), max(0.0, high - row['difference'])
 
 
 def render(
@@ -187,7 +208,9 @@ def _by_kind(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def _short(name: str) -> str:
     """The settings of a plugin without their names, for a label in a plot."""
     settings = name.partition('(')[2].removesuffix(')')
-    return settings.replace('after=', '').replace('grid=', '') or name
+    for long, short in (('after=', ''), ('grid=', ''), ('temperature=', 'T=')):
+        settings = settings.replace(long, short)
+    return settings or name
 
 
 def _data_uri(content: bytes, kind: str) -> str:

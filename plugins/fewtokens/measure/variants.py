@@ -1,5 +1,6 @@
 """The rows of every comparison: the host, the host with fused attention, then one row a plugin."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ def benchmark_rows(
     model: nn.Module, variants: list[Variant], inputs: Tensor, rounds: int, warmup: int
 ) -> list[dict[str, Any]]:
     """Rows with MACs, parameters, milliseconds, speed-up over `host + sdpa` and peak memory, for one image each."""
-    rows = count_rows(model, variants, inputs)
+    # Counted on the meta device: nothing is computed there.
+    rows = count_rows(copy.deepcopy(model).to('meta'), variants, inputs.to('meta'))
     sized = {variant.name: variant.resize(inputs) for variant in variants}
     current: list[Tensor] = [inputs]
 
