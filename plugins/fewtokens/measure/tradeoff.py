@@ -16,7 +16,7 @@ from .accuracy import Accuracy, TestSet, bootstrap_difference
 from .files import write_json, write_whole
 from .pictures import draw_clusters, encode_jpeg, look, paint_labels, read_rgb
 from .table import format_table
-from .variants import FUSED, HOST, Variant, benchmark_rows, environment_of
+from .variants import FUSED, HALF, HOST, Variant, benchmark_rows, environment_of
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
@@ -25,7 +25,14 @@ FIELDS = ('macs', 'params', 'ms', 'ms_p20', 'ms_p80', 'speedup', 'peak_mib')
 PICTURES = 3
 NEAR = 3
 """Points of the headline metric that the curve's close-up spans."""
-COLOURS = {HOST: '#8a94a3', FUSED: '#3b4656', 'Hourglass': '#d9822b', 'SharedUpdate': '#1769aa', 'AvgPool': '#b3261e'}
+COLOURS = {
+    HOST: '#8a94a3',
+    FUSED: '#3b4656',
+    HALF: '#7a5195',
+    'AvgPool': '#b3261e',
+    'Hourglass': '#d9822b',
+    'SharedUpdate': '#1769aa',
+}
 
 
 @dataclass(frozen=True)

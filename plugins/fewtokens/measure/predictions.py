@@ -1,0 +1,93 @@
+"""A folder of pictures through a segmenter, with and without a plugin, side by side."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.utils import ProgressBar
+from torch import nn
+
+from .files import write_whole
+from .pictures import draw_clusters, encode_jpeg, look, paint_labels, read_rgb
+from .variants import Variant
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One picture: the file of its overlays, and milliseconds of each variant, in their order."""
+
+    file: str
+    milliseconds: list[float]
+
+
+def predict_folder(
+    config: Config, model: nn.Module, variants: list[Variant], folder: Path, out: Path, skip_unreadable: bool = False
+) -> tuple[list[Prediction], list[str]]:
+    """Writes one picture a file into `out` (the input, then each variant's classes, then the clusters) and index.html.
+
+    Returns:
+        the predictions, and the names of unreadable files that were left out.
+
+    Raises:
+        FileNotFoundError: there is no folder, or no picture in it.
+        ValueError: a picture can't be read and `skip_unreadable` is off.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f'there is no folder {str(folder)!r}')
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise FileNotFoundError(f'no pictures in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
+    steps = config.test_dataloader.dataset.pipeline
+    pipeline = Compose([step for step in steps if step['type'] != 'LoadAnnotations'])
+    batches, unreadable = _load(pipeline, files, skip_unreadable)
+    predictions, progress = [], ProgressBar(len(batches), file=sys.stderr)
+    for file, batch in batches.items():
+        predictions.append(_predict(model, variants, file, batch, out))
+        progress.update()
+    print(file=sys.stderr)
+    names = [variant.name for variant in variants]
+    page = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / 'predictions.html').read_text())
+    html = page.render(names=names, predictions=predictions, unreadable=unreadable)
+    write_whole(out / 'index.html', lambda path: path.write_text(html))
+    return predictions, unreadable
+
+
+def _load(pipeline: Compose, files: list[Path], skip: bool) -> tuple[dict[Path, Any], list[str]]:
+    batches, unreadable = {}, []
+    for file in files:
+        try:
+            data = pipeline(dict(img_path=str(file), img_id=0))
+        except Exception as error:  # noqa: BLE001  decoders raise whatever they like at a damaged file
+            if not skip:
+                raise ValueError(f'{file} cannot be read as a picture; --skip-unreadable leaves such files out') from error
+            unreadable.append(file.name)
+            continue
+        batches[file] = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+    if not batches:
+        raise ValueError(f'none of the {len(files)} pictures can be read')
+    return batches, unreadable
+
+
+def _predict(model: nn.Module, variants: list[Variant], file: Path, batch: dict[str, Any], out: Path) -> Prediction:
+    palette = np.array(model.dataset_meta['palette'], np.uint8)
+    milliseconds, painted = [], []
+    for variant in variants:
+        start = time.perf_counter()
+        (seen,) = look(model, variant, batch)
+        milliseconds.append(1e3 * (time.perf_counter() - start))
+        image = read_rgb(str(file), seen.labels.shape)
+        painted = painted or [image]
+        painted.append(paint_labels(image, seen.labels, palette))
+        if seen.clusters is not None:
+            painted.append(draw_clusters(image, seen.clusters))
+    name = f'{file.name}.jpg'
+    write_whole(out / name, lambda path: path.write_bytes(encode_jpeg(np.concatenate(painted, axis=1))))
+    return Prediction(name, milliseconds)

@@ -1,0 +1,36 @@
+"""Runs a folder of pictures through a segmenter with and without a plugin: overlays beside each other, with timings."""
+
+from pathlib import Path
+
+import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+import numpy as np
+from fewtokens.measure.predictions import predict_folder
+from fewtokens.measure.variants import make_variants
+from fewtokens.openmmlab.cli import make_parser, run
+from fewtokens.openmmlab.config import load_config
+from fewtokens.openmmlab.model import build_model
+from fewtokens.openmmlab.registry import parse_plugin
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument('folder', type=Path, help='folder of pictures')
+    parser.add_argument('--plugin', action='append', default=[], help='a reducer to compare; may be repeated')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/predictions'), help='folder for the overlays')
+    parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged pictures out and count them')
+    parser.add_argument('--device', default='cpu')
+    args = parser.parse_args()
+    variants = make_variants({text: parse_plugin(text) for text in args.plugin})
+    config = load_config(args.config, args.cfg_options)
+    model = build_model(config, args.checkpoint, args.device)
+    predictions, unreadable = predict_folder(config, model, variants, args.folder, args.out, args.skip_unreadable)
+    medians = np.median([prediction.milliseconds for prediction in predictions], axis=0)
+    for variant, milliseconds in zip(variants, medians):
+        print(f'{variant.name}: {milliseconds:.1f} ms a picture (median of {len(predictions)})')
+    if unreadable:
+        print(f'{len(unreadable)} unreadable pictures left out: {", ".join(unreadable)}')
+    print(f'overlays: {args.out / "index.html"}')
+
+
+if __name__ == '__main__':
+    run(main)
