@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 import numpy as np
+
+import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.predictions import predict_folder
 from fewtokens.measure.variants import make_variants
 from fewtokens.openmmlab.cli import make_parser, run

@@ -29,8 +29,8 @@ def build_backbone(size=224, **init):
     from mmseg.models.backbones import VisionTransformer
 
     norm = dict(type='LN', eps=1e-6)
-    settings = dict(patch_size=16, embed_dims=192, num_layers=3, num_heads=3, final_norm=True, norm_cfg=norm)
-    backbone = VisionTransformer(img_size=(size, size), interpolate_mode='bicubic', **settings, **init)
+    settings = dict(patch_size=16, patch_bias=True, embed_dims=192, num_layers=3, num_heads=3, final_norm=True)
+    backbone = VisionTransformer(img_size=(size, size), interpolate_mode='bicubic', norm_cfg=norm, **settings, **init)
     backbone.eval()
     return backbone
 

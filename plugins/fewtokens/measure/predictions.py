@@ -67,7 +67,7 @@ def _load(pipeline: Compose, files: list[Path], skip: bool) -> tuple[dict[Path, 
             data = pipeline(dict(img_path=str(file), img_id=0))
         except Exception as error:  # noqa: BLE001  decoders raise whatever they like at a damaged file
             if not skip:
-                raise ValueError(f'{file} cannot be read as a picture; --skip-unreadable leaves such files out') from error
+                raise ValueError(f'{file} is no readable picture; --skip-unreadable leaves such files out') from error
             unreadable.append(file.name)
             continue
         batches[file] = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])

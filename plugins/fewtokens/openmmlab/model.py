@@ -22,7 +22,7 @@ _SAFE += [type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'bool
 
 
 class _Ignored:
-    """Stands for a learning-rate schedule, which is pickled with its functions and not needed here."""
+    """Stands for a learning-rate schedule or a bound method of one: neither is needed, and nothing of it is run."""
 
     def __init__(self, *args: Any) -> None:
         pass
@@ -31,7 +31,7 @@ class _Ignored:
 def _safe_globals(path: str | os.PathLike) -> list[Any]:
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     schedules = [name for name in named if name.startswith('mmengine.optim.scheduler.')]
-    return _SAFE + [(_Ignored, name) for name in (*schedules, *(['builtins.getattr'] if schedules else []))]
+    return _SAFE + [(_Ignored, name) for name in (*schedules, 'builtins.getattr')]
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:

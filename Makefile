@@ -1,0 +1,47 @@
+# Two commands do all the set-up: `make demo` and `make test`. Each creates .venv and installs what it needs first.
+PYTHON ?= python3
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/installed
+PIP := $(VENV_PYTHON) -m pip --disable-pip-version-check --quiet
+
+.PHONY: install test quality style demo bench
+
+install: $(INSTALLED)
+
+# opencv-python needs the system's libGL, its headless twin doesn't; OpenMMLab asks for the first and both unpack to the
+# same folder. So the twin is unpacked once more, on top.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): this takes a few minutes"
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install -c constraints.txt setuptools
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[all,dev]'
+	$(PIP) install -c constraints.txt --no-deps --force-reinstall opencv-python-headless
+	touch $@
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2
+
+quality: $(INSTALLED)
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+
+style: $(INSTALLED)
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+demo: $(INSTALLED)
+	$(VENV_PYTHON) tools/demo.py
+
+# Random weights: this measures speed only.
+BENCH_PLUGINS := --plugin "Hourglass(after=10, grid=(28, 28))" \
+	--plugin "SharedUpdate(after=8, grid=(20, 20))" \
+	--plugin "SharedUpdate(after=6, grid=(20, 20))"
+
+bench: bench-float32 bench-bfloat16
+
+bench-%: $(INSTALLED)
+	mkdir -p work_dirs/bench
+	$(VENV_PYTHON) tools/benchmark.py mmseg::segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512.py \
+		--shape 640 640 --dtype $* $(BENCH_PLUGINS) --json work_dirs/bench/segmenter_vit-l-$*.json

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import Runner
+
+from fewtokens.measure.accuracy import Accuracy, TestSet, bootstrap_difference
+from fewtokens.measure.variants import make_variants
+from fewtokens.openmmlab.config import load_config
+from fewtokens.openmmlab.model import build_model
+from fewtokens.openmmlab.registry import parse_plugin
+
+
+def accuracy(intersections, unions):
+    return Accuracy({}, np.array(intersections, float), np.array(unions, float))
+
+
+def test_interval_of_equal_results_is_nothing():
+    one = accuracy([[5, 0], [3, 2]], [[10, 0], [4, 4]])
+    assert bootstrap_difference(one, one) == (0, 0)
+
+
+def test_interval_contains_a_difference_that_every_image_has():
+    random = np.random.default_rng(0)
+    unions = random.uniform(50, 100, (200, 4))
+    share = random.uniform(0.5, 0.7, (200, 4))
+    low, high = bootstrap_difference(accuracy(unions * (share + 0.05), unions), accuracy(unions * share, unions))
+    assert low == pytest.approx(5, abs=0.1) and high == pytest.approx(5, abs=0.1)
+    up_and_down = np.tile([[0.1], [-0.1]], (100, 1))
+    unions[:] = 100
+    low, high = bootstrap_difference(accuracy(unions * (0.5 + up_and_down), unions), accuracy(unions * 0.5, unions))
+    # The mean of 200 differences of 10 points has a standard error of 0.71.
+    assert low == pytest.approx(-1.4, abs=0.2) and high == pytest.approx(1.4, abs=0.2)
+
+
+def test_no_interval_without_areas():
+    assert bootstrap_difference(Accuracy({}), accuracy([[1]], [[2]])) is None
+
+
+def test_metrics_are_those_of_mmengines_own_test_and_areas_add_up_to_them(config_file, checkpoint, tmp_path):
+    config = load_config(config_file)
+    model = build_model(config, checkpoint)
+    tests = TestSet(config, str(checkpoint), tmp_path, batch=2)
+    host, _, plugin, half = make_variants({'AvgPool(2, 4)': parse_plugin('AvgPool(2, 4)')}, half=True)
+    found = tests.evaluate(model, host)
+    runner = Runner.from_cfg(load_config(config_file))
+    runner.model.load_state_dict(model.state_dict())
+    expected = runner.test()
+    assert next(iter(found.metrics)) == 'mIoU' and found.metrics == pytest.approx(expected, abs=0.02) and found.finite
+    sums = found.intersections.sum(0) / np.where(found.unions.sum(0) > 0, found.unions.sum(0), np.nan)
+    assert 100 * np.nanmean(sums) == pytest.approx(found.metrics['mIoU'], abs=0.01)
+    assert len(found.unions) == 3
+    for other in (plugin, half):
+        assert not np.array_equal(tests.evaluate(model, other).intersections, found.intersections)
+
+
+def test_an_evaluation_is_not_run_twice(config_file, checkpoint, tmp_path):
+    config = load_config(config_file)
+    model = build_model(config, checkpoint)
+    (host, *_) = make_variants({})
+    first = TestSet(config, str(checkpoint), tmp_path, 1).evaluate(model, host)
+    again = TestSet(config, str(checkpoint), tmp_path, 1).evaluate(None, host)
+    assert again.metrics == first.metrics and np.array_equal(again.unions, first.unions)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(other=1)), checkpoint)
+    with pytest.raises(AttributeError):
+        TestSet(config, str(checkpoint), tmp_path, 1).evaluate(None, host)
+
+
+def test_outputs_that_are_not_finite_are_noticed(config_file, checkpoint, tmp_path):
+    config = load_config(config_file)
+    model = build_model(config, checkpoint)
+    model.decode_head.mask_norm.bias.data.fill_(float('nan'))
+    (host, *_) = make_variants({})
+    assert not TestSet(config, str(checkpoint), tmp_path, 1).evaluate(model, host).finite

@@ -1,0 +1,117 @@
+import base64
+import csv
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import fewtokens
+from fewtokens.measure import tradeoff
+from fewtokens.measure.accuracy import TestSet, predict
+from fewtokens.measure.pictures import cluster_borders, draw_clusters, enlarge, look
+from fewtokens.measure.variants import HALF, Variant, make_variants
+from fewtokens.openmmlab.config import load_config
+from fewtokens.openmmlab.model import build_model
+from fewtokens.openmmlab.registry import parse_plugin
+
+PLUGINS = ['Hourglass(after=2, grid=4)', 'SharedUpdate(after=2, grid=4)', 'AvgPool(after=2, grid=4)']
+
+
+@pytest.fixture
+def report(config_file, checkpoint, tmp_path):
+    config = load_config(config_file)
+    variants = make_variants({text: parse_plugin(text) for text in PLUGINS}, half=True)
+    out = tmp_path / 'report'
+    text = tradeoff.write_tradeoff(
+        config, build_model(config, checkpoint), str(checkpoint), variants, out, 2, 2, 'Tiny'
+    )
+    return out, text
+
+
+class Images(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.scripts = [], 0
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.scripts += tag in ('script', 'link')
+        if tag == 'img':
+            self.found.append(dict(attributes)['src'])
+
+
+def test_report_has_every_row_and_needs_nothing_from_outside(report):
+    out, text = report
+    names = ['host', 'host + sdpa', *PLUGINS, HALF]
+    content = json.loads((out / 'tradeoff.json').read_text())
+    assert [row['name'] for row in content['rows']] == names
+    assert all(next(iter(row['metrics'])) == 'mIoU' for row in content['rows'])
+    assert content['environment']['test_images'] == 3 and content['environment']['threads'] >= 1
+    with open(out / 'tradeoff.csv', newline='') as file:
+        assert [row['name'] for row in csv.DictReader(file)] == names
+    assert cv2.imread(str(out / 'tradeoff.png')) is not None
+    page = (out / 'report.html').read_text()
+    images = Images(page)
+    assert all(f'<td>{name}</td>' in re.sub(r'\s+', ' ', page).replace(' </td>', '</td>') for name in names)
+    assert all(name in text for name in names) and not images.scripts and 'http' not in page
+    # The curve; for two images the image, the truth, host, half resolution, three predictions and cluster maps.
+    assert len(images.found) == 1 + 2 * (4 + 6)
+    for source in images.found:
+        pixels = np.frombuffer(base64.b64decode(source.partition('base64,')[2]), np.uint8)
+        assert cv2.imdecode(pixels, cv2.IMREAD_COLOR).shape[0] >= 64
+
+
+def test_report_renders_in_a_browser(report, tmp_path):
+    browser = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    if browser is None:
+        pytest.skip('no headless browser here; the page is parsed in the test above')
+    flags = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
+    flags += ['--disable-component-update', '--disable-sync', f'--user-data-dir={tmp_path / "profile"}']
+    picture = tmp_path / 'page.png'
+    flags += ['--window-size=1200,2400', f'--screenshot={picture}', (report[0] / 'report.html').as_uri()]
+    subprocess.run([browser, *flags], check=True, capture_output=True, timeout=60)
+    page = cv2.imread(str(picture))
+    assert page.shape[:2] == (2400, 1200) and (page < 250).mean() > 0.05
+
+
+def test_interrupted_report_leaves_the_old_one(report, config_file, checkpoint, monkeypatch):
+    out, _ = report
+    before = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    config = load_config(config_file)
+    monkeypatch.setattr(tradeoff, 'render', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        tradeoff.write_tradeoff(config, build_model(config, checkpoint), str(checkpoint), make_variants({}), out, 2, 1)
+    assert (out / 'report.html').read_bytes() == before['report.html']
+    assert {file.name for file in out.iterdir() if file.is_file()} == before.keys()
+
+
+def test_drawn_clusters_are_those_of_the_very_forward_pass(config_file, checkpoint, tmp_path):
+    config = load_config(config_file)
+    model = build_model(config, checkpoint)
+    batch = next(TestSet(config, str(checkpoint), tmp_path, 3).first_batches(1))
+    reducer = fewtokens.SharedUpdate(2, 4)
+    seen = look(model, Variant('row', reducer, sdpa=False), batch)
+    with fewtokens.attach(model, reducer) as attachment, torch.no_grad():
+        samples = predict(model, Variant('plain', sdpa=False), batch)
+    for i, one in enumerate(seen):
+        assert np.array_equal(one.clusters, attachment.cluster_map[i].numpy())
+        assert np.array_equal(one.labels, samples[i].pred_sem_seg.data[0].numpy())
+
+
+def test_borders_stand_between_clusters():
+    clusters = np.array([[0, 1], [0, 0]])
+    assert np.array_equal(enlarge(clusters, (4, 4)), [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert np.array_equal(
+        cluster_borders(clusters, (4, 4)),
+        np.array([[0, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]], bool),
+    )
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[2:, :] = 120
+    drawn = draw_clusters(image, clusters)
+    assert (drawn[0, 1] == 255).all() and (drawn[3] == 80).all() and (drawn[0, 3] == 0).all()

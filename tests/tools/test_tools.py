@@ -1,0 +1,134 @@
+"""The tools as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+PLUGIN = 'SharedUpdate(after=2, grid=4)'
+
+
+def run(tool, *args, cwd=None):
+    command = [sys.executable, str(TOOLS / tool), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+
+
+def fails(tool, *args, message):
+    result = run(tool, *args)
+    assert result.returncode == 2 and 'Traceback' not in result.stderr, result.stderr
+    assert message in result.stderr.splitlines()[-1]
+
+
+def test_train_then_test_with_and_without_the_plugin(config_file, tmp_path):
+    result = run('train.py', config_file, '--amp', '--work-dir', tmp_path / 'run', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    checkpoint = tmp_path / 'run/iter_2.pth'
+    resumed = ['train_cfg.max_iters=3', 'train_cfg.val_interval=3']
+    result = run('train.py', config_file, '--resume', '--work-dir', tmp_path / 'run', '--cfg-options', *resumed)
+    assert result.returncode == 0 and (tmp_path / 'run/iter_3.pth').exists(), result.stderr
+    assert 'resumed epoch: 0, iter: 2' in result.stdout
+    plain = run('test.py', config_file, checkpoint, '--out', tmp_path / 'out', '--work-dir', tmp_path / 'plain')
+    assert plain.returncode == 0 and 'mIoU' in plain.stdout, plain.stderr
+    assert len(list((tmp_path / 'out').iterdir())) == 3
+    args = ['--plugin', PLUGIN, '--sdpa', '--amp', '--show-dir', tmp_path / 'show', '--work-dir', tmp_path / 'reduced']
+    reduced = run('test.py', config_file, checkpoint, *args)
+    assert reduced.returncode == 0, reduced.stderr
+    last = reduced.stdout.strip().splitlines()[-1]
+    assert '64 tokens became 16 (75% fewer) after block 2 in 3 passes' in last
+    assert len(list((tmp_path / 'show').rglob('*.png'))) == 3
+
+
+def test_mmsegs_own_test_tool_with_the_plugin_line(config_file, checkpoint, tmp_path):
+    import mmseg
+
+    hook = dict(type='FewTokensHook', reducer=PLUGIN)
+    config_file.write_text(config_file.read_text().replace('custom_hooks = []', f'custom_hooks = [{hook!r}]'))
+    tool = Path(mmseg.__file__).parent / '.mim/tools/test.py'
+    result = subprocess.run(
+        [sys.executable, str(tool), str(config_file), str(checkpoint), '--work-dir', str(tmp_path / 'run')],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0 and 'passes with fewer tokens: 3' in result.stdout + result.stderr, result.stderr
+
+
+def test_bad_input_is_one_line(config_file, checkpoint, tmp_path):
+    fails('test.py', config_file, checkpoint, '--plugin', 'Hourglas(1, 2)', message="no reducer 'Hourglas'")
+    fails('test.py', config_file, checkpoint, '--plugin', 'Hourglass(1, len("aa"))', message='literal')
+    fails('test.py', config_file, checkpoint, '--plugin', 'Hourglass(9, 2)', message='between 0 and 3')
+    fails('test.py', config_file, checkpoint, '--plugin', 'Hourglass(2, 9)', message='never took effect')
+    fails('test.py', 'mmseg::segmenter/none.py', checkpoint, message='nearest')
+    fails('test.py', config_file, tmp_path / 'none.pth', message='no checkpoint')
+    fails('test.py', config_file, checkpoint, '--tta', message='tta_model')
+    options = ['--cfg-options', f'test_dataloader.dataset.data_root={tmp_path / "nowhere"}']
+    fails('test.py', config_file, checkpoint, *options, message='nowhere/images/validation')
+
+
+@pytest.fixture
+def damaged(config_file, scenes, tmp_path):
+    """The tiny config on a copy of its data with a cut image and a missing annotation."""
+    import shutil
+
+    shutil.copytree(scenes, tmp_path / 'data')
+    image = tmp_path / 'data/images/validation/00001.jpg'
+    image.write_bytes(image.read_bytes()[:100])
+    (tmp_path / 'data/annotations/validation/00002.png').unlink()
+    config_file.write_text(config_file.read_text().replace(str(scenes), str(tmp_path / 'data')))
+    return config_file
+
+
+def test_damaged_samples_are_an_error_or_counted(damaged, checkpoint, tmp_path):
+    fails('test.py', damaged, checkpoint, message='00001.jpg')
+    result = run('test.py', damaged, checkpoint, '--skip-unreadable', '--work-dir', tmp_path / 'run')
+    assert result.returncode == 0 and '2 unreadable samples are left out' in result.stdout, result.stderr
+
+
+def test_benchmark(config_file, checkpoint, tmp_path):
+    args = ['--shape', 64, 64, '--plugin', PLUGIN, '--rounds', 2, '--json', tmp_path / 'b.json', '--dtype', 'bfloat16']
+    result = run('benchmark.py', config_file, *args)
+    assert result.returncode == 0 and 'weights: random' in result.stdout, result.stderr
+    content = json.loads((tmp_path / 'b.json').read_text())
+    assert [row['name'] for row in content['rows']] == ['host', 'host + sdpa', PLUGIN]
+    assert content['environment']['dtype'] == 'bfloat16' and content['rows'][2]['speedup'] > 0
+    fails('benchmark.py', config_file, '--shape', 32, 16, '--plugin', PLUGIN, message='never takes effect')
+    counted = run('benchmark.py', config_file, '--shape', 64, 64, '--macs-only', '--checkpoint', checkpoint)
+    assert counted.returncode == 0 and 'host + sdpa' in counted.stdout, counted.stderr
+
+
+def test_tradeoff(config_file, checkpoint, tmp_path):
+    args = ['--plugin', PLUGIN, '--half-resolution', '--rounds', 2, '--out', tmp_path / 'report']
+    result = run('tradeoff.py', config_file, checkpoint, *args)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith('report.html') and (tmp_path / 'report/report.html').exists()
+    again = run('tradeoff.py', config_file, checkpoint, *args)
+    assert f'{PLUGIN}: evaluated in an earlier run' in again.stderr
+
+
+def test_predict(config_file, checkpoint, tmp_path):
+    folder = tmp_path / 'pictures'
+    fails('predict.py', config_file, checkpoint, folder, message='no folder')
+    folder.mkdir()
+    fails('predict.py', config_file, checkpoint, folder, message='no pictures')
+    cv2.imwrite(str(folder / 'a.png'), np.random.randint(0, 255, (64, 64, 3), np.uint8))
+    (folder / 'b.jpg').write_bytes(b'no picture')
+    fails('predict.py', config_file, checkpoint, folder, message='b.jpg')
+    args = ['--plugin', PLUGIN, '--out', tmp_path / 'out', '--skip-unreadable']
+    result = run('predict.py', config_file, checkpoint, folder, *args)
+    assert result.returncode == 0 and '1 unreadable pictures left out: b.jpg' in result.stdout, result.stderr
+    assert cv2.imread(str(tmp_path / 'out/a.png.jpg')).shape == (64, 5 * 64, 3)
+    assert PLUGIN in (tmp_path / 'out/index.html').read_text()
+
+
+def test_make_scenes_is_deterministic(tmp_path):
+    for name in 'ab':
+        result = run('make_scenes.py', tmp_path / name, '--training', 1, '--validation', 2, '--size', 64)
+        assert result.returncode == 0, result.stderr
+    files = sorted(file.relative_to(tmp_path / 'a') for file in (tmp_path / 'a').rglob('*.*'))
+    assert len(files) == 6 and all(
+        (tmp_path / 'a' / f).read_bytes() == (tmp_path / 'b' / f).read_bytes() for f in files
+    )
