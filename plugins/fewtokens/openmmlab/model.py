@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
-# What MMEngine writes into a checkpoint beside tensors: the history of its log values, in NumPy arrays.
-_SAFE = [HistoryBuffer, np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]
+# NumPy scalars and arrays, which MMEngine writes into a checkpoint beside tensors.
+_SAFE = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]
 _SAFE += [type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'bool')]
 
 
 class _Ignored:
-    """Stands for a learning-rate schedule or a bound method of one: neither is needed, and nothing of it is run."""
+    """Stands for MMEngine's log history and learning-rate schedules: not needed here, and nothing of them is run."""
 
     def __init__(self, *args: Any) -> None:
         pass
@@ -30,8 +30,8 @@ class _Ignored:
 
 def _safe_globals(path: str | os.PathLike) -> list[Any]:
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    schedules = [name for name in named if name.startswith('mmengine.optim.scheduler.')]
-    return _SAFE + [(_Ignored, name) for name in (*schedules, 'builtins.getattr')]
+    ignored = [name for name in named if name.startswith(('mmengine.logging.', 'mmengine.optim.scheduler.'))]
+    return _SAFE + [(_Ignored, name) for name in (*ignored, 'builtins.getattr')]
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
