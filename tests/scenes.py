@@ -10,15 +10,15 @@ model = dict(
     backbone=dict(img_size=(64, 64), embed_dims=32, num_layers=4),
     decode_head=dict(in_channels=32, channels=32, embed_dims=32),
 )
-load = [
+test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
-    batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}', pipeline=load)
+    batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}', pipeline=test_pipeline)
 )
-test_dataloader = dict(dataset=dict(data_root='{data}', pipeline=load))
+test_dataloader = dict(dataset=dict(data_root='{data}', pipeline=test_pipeline))
 val_dataloader = test_dataloader
 train_cfg = dict(max_iters=2, val_interval=2)
 param_scheduler = []

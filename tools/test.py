@@ -1,8 +1,8 @@
 """Evaluates a model of an mmseg or mmdet config on its test set, with or without a plugin."""
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.measure.evaluate import test
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
-from fewtokens.openmmlab.evaluate import test
 
 
 def main() -> None:

@@ -68,6 +68,12 @@ train_dataloader = dict(
         ],
     ),
 )
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(256, 256), keep_ratio=True),
+    _annotations,
+    dict(type='PackSegInputs'),
+]
 test_dataloader = dict(
     batch_size=1,
     num_workers=0,
@@ -75,12 +81,7 @@ test_dataloader = dict(
     dataset=dict(
         **_scenes,
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(256, 256), keep_ratio=True),
-            _annotations,
-            dict(type='PackSegInputs'),
-        ],
+        pipeline=test_pipeline,
     ),
 )
 val_dataloader = test_dataloader

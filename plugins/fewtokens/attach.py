@@ -89,6 +89,7 @@ class Reduction(Attachment):
     Attributes:
         passes: forward passes of the backbone in which tokens were reduced.
         skipped: forward passes with too few tokens for it, which went through as they were.
+        input_shape: of the backbone's last input.
     """
 
     def __init__(self, host: Host, reducer: Reducer) -> None:
@@ -96,6 +97,7 @@ class Reduction(Attachment):
         self.host = host
         self.reducer = reducer.with_defaults(host.defaults)
         self.passes = self.skipped = 0
+        self.input_shape: torch.Size | None = None
         self._stages = self.reducer.stages()
         self._head = self._pick_head()
         self._check()
@@ -197,6 +199,8 @@ class Reduction(Attachment):
         self._unfinished = (0 if self._recomputed else self._unfinished) + training
         self._recomputed = False
         self._pass = _Pass(training)
+        if args and isinstance(args[0], Tensor):
+            self.input_shape = args[0].shape
 
     def _note_grid(self, module: nn.Module, args: tuple, output: Any) -> None:
         if self._pass is not None:

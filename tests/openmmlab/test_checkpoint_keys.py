@@ -216,7 +216,8 @@ def test_what_cannot_be_read_is_refused_and_leaves_the_old_file(content, tmp_pat
         torch.save({'state_dict': {'conv1.weight': torch.zeros(1)}}, source)
     elif content == 'npz':
         source.write_text('not an archive')
-    with pytest.raises(SystemExit, match=re.escape(f'{source}: ')):
+    named = 'conv1.weight' if content == 'other' else re.escape(str(source))
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
         convert([str(source), str(target)])
     assert 'executed' not in capsys.readouterr().out
     assert target.read_text() == 'old' and {path.name for path in tmp_path.iterdir()} <= {source.name, target.name}
@@ -227,10 +228,10 @@ def test_an_interrupted_write_leaves_the_old_file(vit, tmp_path, monkeypatch):
     (tmp_path / 'out.pth').write_text('old')
 
     def disk_full(value, file):
-        file.write(b'half')
+        Path(file).write_bytes(b'half')
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(torch, 'save', disk_full)
-    with pytest.raises(SystemExit, match='No space left'):
+    with pytest.raises(OSError, match='No space left'):
         convert([str(tmp_path / 'in.pth'), str(tmp_path / 'out.pth')])
     assert (tmp_path / 'out.pth').read_text() == 'old' and len(list(tmp_path.iterdir())) == 2

@@ -68,6 +68,6 @@ def run(main: Callable[[], None]) -> None:
     """Runs a tool's main function; what a user can mend is one line, and exit status 2."""
     try:
         main()
-    except (ValueError, FileNotFoundError, NotImplementedError, ImportError) as error:
+    except (ValueError, OSError, NotImplementedError, ImportError) as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

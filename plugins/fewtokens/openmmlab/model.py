@@ -112,6 +112,13 @@ def build_model(
     return model
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside wrappers for distribution and test-time augmentation."""
+    while isinstance(getattr(model, 'module', None), nn.Module):
+        model = model.module
+    return model
+
+
 @contextmanager
 def quiet_log() -> Iterator[None]:
     """MMEngine's logger says nothing but errors."""

@@ -1,17 +1,20 @@
 """A test run: MMEngine's loop, and what the plugin did in it."""
 
 import argparse
+import copy
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from torch import nn
 
-from ..attach import Reduction
-from .data import check_folders, check_samples
-from .hook import FewTokensHook
-from .model import load_weights
+from ..attach import Reduction, attach
+from ..openmmlab.data import check_folders, check_samples
+from ..openmmlab.hook import FewTokensHook
+from ..openmmlab.model import load_weights, unwrap
+from .macs import count_macs
 
 
 def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
                 f'{reduction.reducer} never took effect: no input had enough tokens for it '
                 f'({reduction.skipped} went through unchanged)'
             )
-        print_log(effect(reduction), logger='current')
+        print_log(effect(reduction, unwrap(runner.model)), logger='current')
     return metrics
 
 
@@ -51,22 +54,26 @@ def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
         config.visualizer.save_dir = args.show_dir
     config.load_from = None
     runner = Runner.from_cfg(config)
-    model = runner.model.module if args.tta or hasattr(runner.model, 'module') else runner.model
-    load_weights(model, args.checkpoint)
+    load_weights(unwrap(runner.model), args.checkpoint)
     skipped = check_samples(runner.test_loop.dataloader.dataset, skip=args.skip_unreadable)
     if skipped:
         print_log(f'{len(skipped)} unreadable samples are left out: {", ".join(skipped[:3])}', logger='current')
     return runner
 
 
-def effect(reduction: Reduction) -> str:
-    """One line: how many tokens there were before and after, and in how many passes."""
+def effect(reduction: Reduction, model: nn.Module) -> str:
+    """One line: tokens before and after, in how many passes, and what that saves of the model's MACs."""
     before, after = reduction.token_counts
     unchanged = f', {reduction.skipped} unchanged' if reduction.skipped else ''
-    share = 1 - after / before
+    # Nothing is computed on the meta device, and the run is over: the copy is detached.
+    meta, inputs = copy.deepcopy(model).to('meta'), torch.empty(1, *reduction.input_shape[1:], device='meta')
+    host = count_macs(meta, inputs)
+    with attach(meta, reduction.reducer):
+        reduced = count_macs(meta, inputs)
+    saved = f'{host / 1e9:.2f} GMACs became {reduced / 1e9:.2f}, {1 - reduced / host:.0%} saved'
     return (
-        f'{reduction.reducer}: {before} tokens became {after} ({share:.0%} fewer) after block '
-        f'{reduction.reducer.after} in {reduction.passes} passes{unchanged}'
+        f'{reduction.reducer}: {before} tokens became {after} after block {reduction.reducer.after} in '
+        f'{reduction.passes} passes{unchanged}; {saved}'
     )
 
 
