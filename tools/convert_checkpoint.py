@@ -29,8 +29,6 @@ def main(arguments: list[str] | None = None) -> None:
     write_whole(args.target, lambda path: torch.save(dict(state_dict=weights), path))
     kind = 'an EncoderDecoder' if any(key.startswith('backbone.') for key in weights) else 'a VisionTransformer alone'
     print(f'{args.target}: {len(weights)} tensors of {kind}')
-    if any(key.endswith('patch_embed.projection.bias') for key in weights):
-        print('its patch embedding has a bias: set patch_bias=True in the backbone of the config')
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from pathlib import Path
 TOOLS = Path(__file__).parent
 MODEL = ['configs/demo/segmenter_scenes-256x256.py', 'configs/demo/segmenter_scenes.pth']
 PLUGINS = [
-    'Hourglass(after=6, grid=20)',
     'Hourglass(after=6, grid=20, temperature=10.0)',
     'Hourglass(after=3, grid=18, temperature=10.0)',
     'AvgPool(after=6, grid=20)',
@@ -26,9 +25,9 @@ def tool(name: str, *args: str) -> None:
 def main() -> None:
     tool('make_scenes.py', 'data/scenes', '--validation', '200')
     tool('test.py', *MODEL, '--sdpa', '--work-dir', 'work_dirs/demo/test')
-    tool('test.py', *MODEL, '--plugin', PLUGINS[5], '--sdpa', '--work-dir', 'work_dirs/demo/test')
+    tool('test.py', *MODEL, '--plugin', PLUGINS[4], '--sdpa', '--work-dir', 'work_dirs/demo/test')
     plugins = [part for plugin in PLUGINS for part in ('--plugin', plugin)]
-    tool('tradeoff.py', *MODEL, *plugins, '--half-resolution', '--out', 'work_dirs/demo/segmentation')
+    tool('tradeoff.py', *MODEL, *plugins, '--half-resolution', '--rounds', '6', '--out', 'work_dirs/demo/segmentation')
 
 
 if __name__ == '__main__':

@@ -29,7 +29,7 @@ def build_backbone(size=224, **init):
     from mmseg.models.backbones import VisionTransformer
 
     norm = dict(type='LN', eps=1e-6)
-    settings = dict(patch_size=16, patch_bias=True, embed_dims=192, num_layers=3, num_heads=3, final_norm=True)
+    settings = dict(patch_size=16, embed_dims=192, num_layers=3, num_heads=3, final_norm=True)
     backbone = VisionTransformer(img_size=(size, size), interpolate_mode='bicubic', norm_cfg=norm, **settings, **init)
     backbone.eval()
     return backbone
@@ -140,7 +140,7 @@ def test_the_authors_segmenter_gives_the_same_masks(vit):
     head.load_state_dict(
         {k.removeprefix('decode_head.'): v for k, v in converted.items() if k.startswith('decode_head.')}
     )
-    assert len(converted) == len(published) - 2  # the classifier's weight and bias
+    assert len(converted) == len(published) - 3  # the classifier's weight and bias, and the patches' bias
 
     image = torch.randn(1, 3, 224, 224)
     weights = below('decoder.', published)
@@ -173,6 +173,16 @@ def test_an_mmseg_checkpoint_keeps_its_keys(vit):
     assert convert_keys(today) == today
     assert convert_keys({key.replace('.ln', '.norm'): value for key, value in today.items()}).keys() == today.keys()
     assert convert_keys(backbone.state_dict()).keys() == backbone.state_dict().keys()
+
+
+@torch.no_grad()
+def test_the_patch_bias_of_an_mmseg_0x_checkpoint_is_not_lost():
+    with_bias, without = build_backbone(patch_bias=True), build_backbone()
+    for parameter in with_bias.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    without.load_state_dict(convert_keys(with_bias.state_dict()))
+    image = torch.randn(1, 3, 320, 256)  # of another size: the positions are interpolated
+    torch.testing.assert_close(without(image), with_bias(image), atol=1e-4, rtol=1e-4)
 
 
 def test_mmseg_resizes_the_position_table_of_a_converted_backbone(vit, tmp_path):

@@ -61,8 +61,9 @@ _RULES = {'mmseg': _MMSEG, 'segmenter': _SEGMENTER, 'timm': _VIT, 'google': _GOO
 def convert_keys(weights: Mapping[str, Tensor], layout: str = 'auto') -> dict[str, Tensor]:
     """Renames, and where a layout stores them otherwise reshapes, the weights of a vision transformer or Segmenter.
 
-    The values stay as they are: a position table keeps its size, and mmseg resizes it when it loads a backbone
-    (`model.pretrained`) for images of another size. The pretraining's classifier is left out.
+    A position table keeps its size: where a config has another, mmseg resizes it as it loads the backbone
+    (`model.pretrained`). The bias of the patch projection, which mmseg's own configs have no place for, is added to the
+    patches' positions: their sum is what it was. The pretraining's classifier is left out.
 
     Args:
         weights: the state_dict of a published checkpoint.
@@ -93,10 +94,10 @@ def convert_keys(weights: Mapping[str, Tensor], layout: str = 'auto') -> dict[st
             f'(read as layout {layout!r}): {_some(lost)}'
         )
     if layout == 'google':
-        return _from_google(converted)
-    if layout == 'segmenter':
-        return _from_segmenter(converted)
-    return converted
+        converted = _from_google(converted)
+    elif layout == 'segmenter':
+        converted = _from_segmenter(converted)
+    return _fold_patch_bias(converted)
 
 
 def find_layout(weights: Mapping[str, Tensor]) -> str:
@@ -120,6 +121,18 @@ def _rename(key: str, rules: tuple[tuple[str, str], ...]) -> str | None:
 
 def _some(keys: list[str], number: int = 6) -> str:
     return ', '.join(keys[:number]) + (', …' if len(keys) > number else '') if keys else 'none'
+
+
+def _fold_patch_bias(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every patch gets the same bias and then its position, so the sum of the two can be stored as the position."""
+    weights = dict(weights)
+    for prefix in ('', 'backbone.'):
+        bias, positions = f'{prefix}patch_embed.projection.bias', f'{prefix}pos_embed'
+        if bias in weights and positions in weights:
+            folded = weights[positions].clone()
+            folded[:, int(f'{prefix}cls_token' in weights) :] += weights.pop(bias)
+            weights[positions] = folded
+    return weights
 
 
 def _from_segmenter(weights: dict[str, Tensor]) -> dict[str, Tensor]:
