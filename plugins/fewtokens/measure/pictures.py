@@ -14,10 +14,7 @@ from .variants import Variant
 
 @dataclass(frozen=True)
 class Seen:
-    """One image through one variant: class labels [H, W], and cluster labels [h, w] of the token grid.
-
-    There are no cluster labels where nothing was clustered, or where the image took several passes (sliding windows).
-    """
+    """One image through one variant: class labels [H, W], and cluster labels [h, w] of the token grid if there are."""
 
     labels: np.ndarray
     clusters: np.ndarray | None
@@ -28,7 +25,7 @@ def look(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Seen
     """What a variant makes of each image of a batch, its clusters taken from that very forward pass."""
     with variant.applied(model) as reduction:
         samples = predict(model, variant, batch)
-        clusters = reduction.cluster_map if reduction is not None and reduction.passes == 1 else None
+        clusters = None if reduction is None else reduction.cluster_map
     return [
         Seen(sample.pred_sem_seg.data[0].cpu().numpy(), None if clusters is None else clusters[i].cpu().numpy())
         for i, sample in enumerate(samples)
@@ -59,14 +56,12 @@ def enlarge(clusters: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def draw_clusters(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Each cluster in its mean colour, with its border, at twice the image's size: small clusters would be all border."""
-    image = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
+    """Each cluster in its mean colour, with its border."""
     full = enlarge(clusters, image.shape[:2])
     counts = np.bincount(full.ravel()).clip(1)
     means = np.stack([np.bincount(full.ravel(), image[..., c].ravel()) / counts for c in range(3)], axis=1)
     drawn = means[full].astype(np.uint8)
-    borders = cluster_borders(clusters, image.shape[:2])
-    drawn[borders] = drawn[borders] // 2 + 128
+    drawn[cluster_borders(clusters, image.shape[:2])] = (255, 255, 255)
     return drawn
 
 
