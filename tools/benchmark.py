@@ -6,31 +6,31 @@ import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.files import write_json
 from fewtokens.measure.table import format_table
 from fewtokens.measure.variants import benchmark_rows, count_rows, environment_of, make_variants
-from fewtokens.openmmlab.cli import make_parser, run
+from fewtokens.openmmlab.cli import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
-from fewtokens.openmmlab.registry import parse_plugin
 
 
 def main() -> None:
     parser = make_parser(__doc__, checkpoint=False)
     parser.add_argument('--checkpoint', help='random weights if left out')
     parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), default=(640, 640), help='of the input')
-    parser.add_argument('--plugin', action='append', default=[], help='a reducer to compare; may be repeated')
+    add_plugin_options(parser)
     parser.add_argument('--macs-only', action='store_true', help='count, without weights or inputs in memory')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
-    parser.add_argument('--batch', type=int, default=1)
-    parser.add_argument('--threads', type=int, help='CPU threads')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--rounds', type=int, default=10)
-    parser.add_argument('--warmup', type=int, default=2)
+    parser.add_argument('--batch', type=at_least(1), default=1)
+    parser.add_argument('--threads', type=at_least(1), help='CPU threads')
+    parser.add_argument('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--rounds', type=at_least(1), default=10)
+    parser.add_argument('--warmup', type=at_least(0), default=2)
     parser.add_argument('--json', help='file for the figures')
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    variants = make_variants({text: parse_plugin(text) for text in args.plugin})
+    config = load_config(args.config, args.cfg_options)
+    variants = make_variants(choose_reducers(config, args.plugin))
     device = 'meta' if args.macs_only else args.device
-    model = build_model(load_config(args.config, args.cfg_options), args.checkpoint, device)
+    model = build_model(config, args.checkpoint, device)
     dtype = getattr(torch, args.dtype)
     inputs = torch.empty(args.batch, 3, *args.shape, dtype=dtype, device=device)
     model.to(dtype)

@@ -7,22 +7,21 @@ import numpy as np
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.predictions import predict_folder
 from fewtokens.measure.variants import make_variants
-from fewtokens.openmmlab.cli import make_parser, run
+from fewtokens.openmmlab.cli import add_plugin_options, choose_reducers, make_parser, run, usable_device
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
-from fewtokens.openmmlab.registry import parse_plugin
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument('folder', type=Path, help='folder of pictures')
-    parser.add_argument('--plugin', action='append', default=[], help='a reducer to compare; may be repeated')
+    add_plugin_options(parser)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/predictions'), help='folder for the overlays')
     parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged pictures out and count them')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', type=usable_device, default='cpu')
     args = parser.parse_args()
-    variants = make_variants({text: parse_plugin(text) for text in args.plugin})
     config = load_config(args.config, args.cfg_options)
+    variants = make_variants(choose_reducers(config, args.plugin))
     model = build_model(config, args.checkpoint, args.device)
     predictions, unreadable = predict_folder(config, model, variants, args.folder, args.out, args.skip_unreadable)
     medians = np.median([prediction.milliseconds for prediction in predictions], axis=0)

@@ -3,32 +3,33 @@
 from pathlib import Path
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.measure.accuracy import TestSet
 from fewtokens.measure.tradeoff import write_tradeoff
 from fewtokens.measure.variants import make_variants
-from fewtokens.openmmlab.cli import make_parser, run
+from fewtokens.openmmlab.cli import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.data import check_folders
 from fewtokens.openmmlab.model import build_model
-from fewtokens.openmmlab.registry import parse_plugin
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument('--plugin', action='append', default=[], help='a reducer to compare; may be repeated')
+    add_plugin_options(parser)
     parser.add_argument('--half-resolution', action='store_true', help='a row for the host at half the input size')
     parser.add_argument('--out', help='folder of the report; the work folder if left out')
-    parser.add_argument('--batch', type=int, default=4, help='images at a time, in evaluation and timing')
-    parser.add_argument('--rounds', type=int, default=10, help='how many times each row is timed')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--batch', type=at_least(1), default=4, help='images at a time, in evaluation and timing')
+    parser.add_argument('--rounds', type=at_least(1), default=10, help='how many times each row is timed')
+    parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged samples out and count them')
+    parser.add_argument('--device', type=usable_device, default='cpu')
     args = parser.parse_args()
-    plugins = {text: parse_plugin(text) for text in args.plugin}
     config = load_config(args.config, args.cfg_options)
+    variants = make_variants(choose_reducers(config, args.plugin), args.half_resolution)
     check_folders(config.test_dataloader.dataset)
     model = build_model(config, args.checkpoint, args.device)
     out = Path(args.out or args.work_dir or config.work_dir)
-    variants = make_variants(plugins, args.half_resolution)
+    tests = TestSet(config, args.checkpoint, out, args.batch, args.skip_unreadable)
     title = Path(args.config).stem
-    print(write_tradeoff(config, model, args.checkpoint, variants, out, args.batch, args.rounds, title))
+    print(write_tradeoff(model, variants, tests, out, args.batch, args.rounds, title))
     print(f'report: {out / "report.html"}')
 
 

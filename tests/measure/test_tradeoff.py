@@ -14,7 +14,7 @@ import torch
 import fewtokens
 from fewtokens.measure import tradeoff
 from fewtokens.measure.accuracy import TestSet, predict
-from fewtokens.measure.pictures import cluster_borders, draw_clusters, enlarge, look
+from fewtokens.measure.pictures import cluster_borders, draw_clusters, enlarge, look, magnify
 from fewtokens.measure.variants import HALF, Variant, make_variants
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
@@ -28,9 +28,8 @@ def report(config_file, checkpoint, tmp_path):
     config = load_config(config_file)
     variants = make_variants({text: parse_plugin(text) for text in PLUGINS}, half=True)
     out = tmp_path / 'report'
-    text = tradeoff.write_tradeoff(
-        config, build_model(config, checkpoint), str(checkpoint), variants, out, 2, 2, 'Tiny'
-    )
+    tests = TestSet(config, str(checkpoint), out, 2)
+    text = tradeoff.write_tradeoff(build_model(config, checkpoint), variants, tests, out, 2, 2, 'Tiny')
     return out, text
 
 
@@ -60,11 +59,11 @@ def test_report_has_every_row_and_needs_nothing_from_outside(report):
     images = Images(page)
     assert all(f'<td>{name}</td>' in re.sub(r'\s+', ' ', page).replace(' </td>', '</td>') for name in names)
     assert all(name in text for name in names) and not images.scripts and 'http' not in page
-    # The curve; for two images the image, the truth, host, half resolution, three predictions and cluster maps.
-    assert len(images.found) == 1 + 2 * (4 + 6)
+    # The curve; for three images the image, the truth, host, half resolution, three predictions and cluster maps.
+    assert len(images.found) == 1 + 3 * (4 + 6)
     for source in images.found:
         pixels = np.frombuffer(base64.b64decode(source.partition('base64,')[2]), np.uint8)
-        assert cv2.imdecode(pixels, cv2.IMREAD_COLOR).shape[0] >= 64
+        assert cv2.imdecode(pixels, cv2.IMREAD_COLOR).shape[0] >= 512
 
 
 def test_report_renders_in_a_browser(report, tmp_path):
@@ -86,22 +85,21 @@ def test_interrupted_report_leaves_the_old_one(report, config_file, checkpoint, 
     config = load_config(config_file)
     monkeypatch.setattr(tradeoff, 'render', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        tradeoff.write_tradeoff(config, build_model(config, checkpoint), str(checkpoint), make_variants({}), out, 2, 1)
-    assert (out / 'report.html').read_bytes() == before['report.html']
-    assert {file.name for file in out.iterdir() if file.is_file()} == before.keys()
+        tests = TestSet(config, str(checkpoint), out, 2)
+        tradeoff.write_tradeoff(build_model(config, checkpoint), make_variants({}), tests, out, 2, 1)
+    assert {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()} == before
 
 
 def test_drawn_clusters_are_those_of_the_very_forward_pass(config_file, checkpoint, tmp_path):
     config = load_config(config_file)
     model = build_model(config, checkpoint)
-    batch = next(TestSet(config, str(checkpoint), tmp_path, 3).first_batches(1))
     reducer = fewtokens.SharedUpdate(2, 4)
-    seen = look(model, Variant('row', reducer, sdpa=False), batch)
-    with fewtokens.attach(model, reducer) as attachment, torch.no_grad():
-        samples = predict(model, Variant('plain', sdpa=False), batch)
-    for i, one in enumerate(seen):
-        assert np.array_equal(one.clusters, attachment.cluster_map[i].numpy())
-        assert np.array_equal(one.labels, samples[i].pred_sem_seg.data[0].numpy())
+    for image in TestSet(config, str(checkpoint), tmp_path, 3).first_images(3):
+        (seen,) = look(model, Variant('row', reducer, sdpa=False), image)
+        with fewtokens.attach(model, reducer) as attachment, torch.no_grad():
+            (sample,) = predict(model, Variant('plain', sdpa=False), image)
+        assert np.array_equal(seen.clusters, attachment.cluster_map[0].numpy())
+        assert np.array_equal(seen.labels, sample.pred_sem_seg.data[0].numpy())
 
 
 def test_borders_stand_between_clusters():
@@ -114,4 +112,17 @@ def test_borders_stand_between_clusters():
     image = np.zeros((4, 4, 3), np.uint8)
     image[2:, :] = 120
     drawn = draw_clusters(image, clusters)
-    assert (drawn[0, 1] == 255).all() and (drawn[3] == 80).all() and (drawn[0, 3] == 0).all()
+    # Borders are half white; the mean of the first cluster's twelve pixels is 80.
+    assert (drawn[0, 1] == 40 + 128).all() and (drawn[3] == 80).all() and (drawn[0, 3] == 0).all()
+    assert magnify(image).shape == (512, 512, 3) and np.array_equal(magnify(image)[::128, ::128], image)
+
+
+def test_sliding_windows_are_timed_on_one_window_and_draw_no_clusters(config_file, checkpoint, tmp_path):
+    options = {'model.test_cfg': dict(mode='slide', crop_size=(48, 64), stride=(16, 64))}
+    config = load_config(config_file, options)
+    model = build_model(config, checkpoint)
+    (image,) = TestSet(config, str(checkpoint), tmp_path, 3).first_images(1)
+    inputs, shown = tradeoff.timed_inputs(model, image, 2)
+    assert inputs.shape == (2, 3, 48, 64) and 'window' in shown
+    (seen,) = look(model, Variant('row', fewtokens.SharedUpdate(2, (2, 4))), image)
+    assert seen.clusters is None and seen.labels.shape == (64, 64)

@@ -88,6 +88,30 @@ def test_damaged_samples_are_an_error_or_counted(damaged, checkpoint, tmp_path):
     assert result.returncode == 0 and '2 unreadable samples are left out' in result.stdout, result.stderr
 
 
+def test_report_on_damaged_samples(damaged, checkpoint, tmp_path):
+    args = ['--rounds', 1, '--out', tmp_path / 'report']
+    fails('tradeoff.py', damaged, checkpoint, *args, message='00001.jpg')
+    assert not (tmp_path / 'report').exists()
+    result = run('tradeoff.py', damaged, checkpoint, *args, '--skip-unreadable')
+    assert result.returncode == 0, result.stderr
+    assert '2 damaged samples were left out' in (tmp_path / 'report/report.html').read_text()
+
+
+@pytest.mark.parametrize(
+    'option, value, message',
+    [
+        ('--rounds', '0', '0 must be at least 1'),
+        ('--batch', '-1', '-1 must be at least 1'),
+        ('--threads', '0', '0 must be at least 1'),
+        ('--rounds', 'many', "invalid number value: 'many'"),
+        ('--device', 'cuda:77', "'cuda:77' cannot be used"),
+        ('--device', 'gpu', "'gpu' cannot be used"),
+    ],
+)
+def test_options_out_of_range_are_one_line(config_file, option, value, message):
+    fails('benchmark.py', config_file, f'{option}={value}', message=message)
+
+
 def test_benchmark(config_file, checkpoint, tmp_path):
     args = ['--shape', 64, 64, '--plugin', PLUGIN, '--rounds', 2, '--json', tmp_path / 'b.json', '--dtype', 'bfloat16']
     result = run('benchmark.py', config_file, *args)
@@ -96,8 +120,10 @@ def test_benchmark(config_file, checkpoint, tmp_path):
     assert [row['name'] for row in content['rows']] == ['host', 'host + sdpa', PLUGIN]
     assert content['environment']['dtype'] == 'bfloat16' and content['rows'][2]['speedup'] > 0
     fails('benchmark.py', config_file, '--shape', 32, 16, '--plugin', PLUGIN, message='never takes effect')
+    line = [dict(type='FewTokensHook', reducer=dict(type='AvgPool', after=1, grid=4))]
+    config_file.write_text(config_file.read_text().replace('custom_hooks = []', f'custom_hooks = {line!r}'))
     counted = run('benchmark.py', config_file, '--shape', 64, 64, '--macs-only', '--checkpoint', checkpoint)
-    assert counted.returncode == 0 and 'host + sdpa' in counted.stdout, counted.stderr
+    assert counted.returncode == 0 and 'AvgPool(after=1, grid=4)' in counted.stdout, counted.stderr
 
 
 def test_tradeoff(config_file, checkpoint, tmp_path):
@@ -120,7 +146,7 @@ def test_predict(config_file, checkpoint, tmp_path):
     args = ['--plugin', PLUGIN, '--out', tmp_path / 'out', '--skip-unreadable']
     result = run('predict.py', config_file, checkpoint, folder, *args)
     assert result.returncode == 0 and '1 unreadable pictures left out: b.jpg' in result.stdout, result.stderr
-    assert cv2.imread(str(tmp_path / 'out/a.png.jpg')).shape == (64, 5 * 64, 3)
+    assert cv2.imread(str(tmp_path / 'out/a.png.jpg')).shape == (512, 5 * 512, 3)
     assert PLUGIN in (tmp_path / 'out/index.html').read_text()
 
 

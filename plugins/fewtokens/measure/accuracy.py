@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch import nn
 
+from ..openmmlab.data import check_samples
 from ..openmmlab.model import quiet_log
 from ..version import __version__
 from .files import write_whole
@@ -35,15 +37,29 @@ class Accuracy:
 
 
 class TestSet:
-    """A config's test data and evaluator. Evaluations are kept in a folder, and taken from there when repeated."""
+    """A config's test data and evaluator. Evaluations are kept in a folder, and taken from there when repeated.
+
+    Attributes:
+        unreadable: paths of the damaged samples that were left out.
+
+    Raises:
+        ValueError: a sample's files are missing or damaged, and `skip_unreadable` is off.
+    """
 
     __test__ = False  # not for pytest
 
-    def __init__(self, config: Config, checkpoint: str, folder: Path, batch: int) -> None:
+    def __init__(
+        self, config: Config, checkpoint: str, folder: Path, batch: int, skip_unreadable: bool = False
+    ) -> None:
         self.config = config
         self.folder = folder / 'evaluations'
-        self.checkpoint = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
-        loader = {**config.test_dataloader, 'batch_size': batch, 'persistent_workers': False}
+        self.checkpoint = checkpoint
+        self.weights = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+        # Samples go before the loader is built: its sampler counts them.
+        dataset = DATASETS.build(config.test_dataloader.dataset)
+        self.unreadable = check_samples(dataset, skip_unreadable)
+        self.data = _fingerprint(dataset)
+        loader = {**config.test_dataloader, 'dataset': dataset, 'batch_size': batch, 'persistent_workers': False}
         self.loader = Runner.build_dataloader(loader)
         self.evaluator = _build_evaluator(config)
         self.evaluator.dataset_meta = self.loader.dataset.metainfo
@@ -72,16 +88,21 @@ class TestSet:
         return accuracy
 
     def _key(self, variant: Variant) -> str:
-        described = [self.config.pretty_text, self.checkpoint, variant.name, len(self.loader.dataset), __version__]
+        described = [self.config.pretty_text, self.weights, self.data, variant.name, __version__]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
-    def first_batches(self, count: int) -> Iterator[dict[str, Any]]:
-        for batch, _ in zip(self.loader, range(count)):
-            yield batch
+    def first_images(self, count: int) -> Iterator[dict[str, Any]]:
+        """The first samples of the test set, each a batch of its own."""
+        for index in range(min(count, len(self.loader.dataset))):
+            yield self.loader.collate_fn([self.loader.dataset[index]])
 
 
 def predict(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Any]:
     """Data samples with predictions, at the size of the labels whatever the variant does to the input."""
+    if len({image.shape for image in batch['inputs']}) > 1:
+        # mmseg stacks images of one size only.
+        singles = [dict(inputs=[i], data_samples=[s]) for i, s in zip(batch['inputs'], batch['data_samples'])]
+        return [sample for single in singles for sample in predict(model, variant, single)]
     data = model.data_preprocessor(batch, False)
     data['inputs'] = variant.resize(data['inputs'])
     return model(**data, mode='predict')
@@ -104,6 +125,17 @@ def bootstrap_difference(
 def _mean_iou(intersections: np.ndarray, unions: np.ndarray) -> np.ndarray:
     unions = np.where(unions > 0, unions, np.nan)
     return 100 * np.nanmean(intersections / unions, axis=-1)
+
+
+def _fingerprint(dataset: Any) -> str:
+    """Tells data sets apart by what is in their files: data may be made anew under the same names."""
+    digest = hashlib.sha256()
+    for index in range(len(dataset)):
+        sample = dataset.get_data_info(index)
+        for path in (sample.get('img_path'), sample.get('seg_map_path')):
+            if path and Path(path).is_file():
+                digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
 
 
 def _areas(evaluator: Evaluator) -> tuple[np.ndarray, np.ndarray] | None:

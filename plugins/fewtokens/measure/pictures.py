@@ -11,10 +11,16 @@ from torch import nn
 from .accuracy import predict
 from .variants import Variant
 
+MAGNIFIED = 512
+"""Pixels: small pictures are drawn at the largest multiple of their size whose shorter side is at most this."""
+
 
 @dataclass(frozen=True)
 class Seen:
-    """One image through one variant: class labels [H, W], and cluster labels [h, w] of the token grid if there are."""
+    """One image through one variant: class labels [H, W], and cluster labels [h, w] of the token grid.
+
+    There are no cluster labels where nothing was clustered, or where the image took several passes (sliding windows).
+    """
 
     labels: np.ndarray
     clusters: np.ndarray | None
@@ -25,7 +31,7 @@ def look(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Seen
     """What a variant makes of each image of a batch, its clusters taken from that very forward pass."""
     with variant.applied(model) as reduction:
         samples = predict(model, variant, batch)
-        clusters = None if reduction is None else reduction.cluster_map
+        clusters = reduction.cluster_map if reduction is not None and reduction.passes == 1 else None
     return [
         Seen(sample.pred_sem_seg.data[0].cpu().numpy(), None if clusters is None else clusters[i].cpu().numpy())
         for i, sample in enumerate(samples)
@@ -55,13 +61,20 @@ def enlarge(clusters: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return clusters[rows[:, None], columns]
 
 
+def magnify(picture: np.ndarray) -> np.ndarray:
+    """A small picture or label map [H, W, ...] at a multiple of its size: the borders of its clusters would hide it."""
+    factor = max(1, MAGNIFIED // min(picture.shape[:2]))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
 def draw_clusters(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Each cluster in its mean colour, with its border."""
     full = enlarge(clusters, image.shape[:2])
     counts = np.bincount(full.ravel()).clip(1)
     means = np.stack([np.bincount(full.ravel(), image[..., c].ravel()) / counts for c in range(3)], axis=1)
     drawn = means[full].astype(np.uint8)
-    drawn[cluster_borders(clusters, image.shape[:2])] = (255, 255, 255)
+    borders = cluster_borders(clusters, image.shape[:2])
+    drawn[borders] = drawn[borders] // 2 + 128
     return drawn
 
 

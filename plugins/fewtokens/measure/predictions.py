@@ -14,7 +14,7 @@ from mmengine.utils import ProgressBar
 from torch import nn
 
 from .files import write_whole
-from .pictures import draw_clusters, encode_jpeg, look, paint_labels, read_rgb
+from .pictures import draw_clusters, encode_jpeg, look, magnify, paint_labels, read_rgb
 from .variants import Variant
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -83,9 +83,9 @@ def _predict(model: nn.Module, variants: list[Variant], file: Path, batch: dict[
         start = time.perf_counter()
         (seen,) = look(model, variant, batch)
         milliseconds.append(1e3 * (time.perf_counter() - start))
-        image = read_rgb(str(file), seen.labels.shape)
+        image = magnify(read_rgb(str(file), seen.labels.shape))
         painted = painted or [image]
-        painted.append(paint_labels(image, seen.labels, palette))
+        painted.append(paint_labels(image, magnify(seen.labels), palette))
         if seen.clusters is not None:
             painted.append(draw_clusters(image, seen.clusters))
     name = f'{file.name}.jpg'

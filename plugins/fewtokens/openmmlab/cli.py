@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
 
 from ..reducers import Reducer
 from .config import load_config
-from .registry import parse_plugin
+from .registry import build_reducer, parse_plugin
 
 
 def make_parser(description: str, checkpoint: bool = True) -> argparse.ArgumentParser:
@@ -22,6 +23,50 @@ def make_parser(description: str, checkpoint: bool = True) -> argparse.ArgumentP
     parser.add_argument('--work-dir', help='folder for logs and results; work_dirs/CONFIG if left out')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings to override, as key=value')
     return parser
+
+
+def add_plugin_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the tools that compare plugins."""
+    text = "a reducer to compare, beside the config's own; may be repeated"
+    parser.add_argument('--plugin', action='append', default=[], help=text)
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """An option's type: a whole number that is not too small."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f'{value} must be at least {minimum}')
+        return value
+
+    return number
+
+
+def usable_device(text: str) -> str:
+    """An option's type: a device that tensors can be put on."""
+    try:
+        torch.empty(1, device=text)
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
+        reason = str(error).partition('\n')[0]
+        raise argparse.ArgumentTypeError(f'{text!r} cannot be used: {reason}') from error
+    return text
+
+
+def choose_reducers(config: Config, texts: list[str]) -> dict[str, Reducer]:
+    """Reducers to compare, by their text: the one of the config's plugin line, then those asked for."""
+    hooks = [hook for hook in config.get('custom_hooks') or [] if hook['type'] == 'FewTokensHook']
+    own = {_text(hook.reducer): build_reducer(hook.reducer) for hook in hooks if hook.get('reducer')}
+    return own | {text: parse_plugin(text) for text in texts}
+
+
+def _text(setting: Any) -> str:
+    """A reducer's setting in a config, written like its Python call."""
+    if not isinstance(setting, dict):
+        return str(setting)
+    kind = setting['type']
+    options = ', '.join(f'{name}={value!r}' for name, value in setting.items() if name != 'type')
+    return f'{getattr(kind, "__name__", kind)}({options})'
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,87 @@
+"""The accuracy–speed curve of a report."""
+
+import io
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from .variants import FUSED, HALF, HOST
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt  # noqa: E402
+
+NEAR = 3
+"""Points of the headline metric that the curve's close-up spans."""
+COLOURS = {
+    HOST: '#8a94a3',
+    FUSED: '#3b4656',
+    HALF: '#7a5195',
+    'AvgPool': '#b3261e',
+    'Hourglass': '#d9822b',
+    'SharedUpdate': '#1769aa',
+}
+
+
+def draw_curve(rows: list[dict[str, Any]], headline: str) -> bytes:
+    """Accuracy over speed-up as a PNG, a point a row: all rows, and those near the host's accuracy, with labels."""
+    figure, (all_rows, close_up) = plt.subplots(1, 2, figsize=(12, 5.2), width_ratios=(1, 2))
+    near = sorted((row for row in rows if row['difference'] > -NEAR), key=lambda row: row['speedup'])
+    _plot(all_rows, rows, headline)
+    _plot(close_up, near, headline)
+    for number, row in enumerate(near):
+        # Neighbours' labels go above and below in turn, clear of their intervals.
+        low, high = row['interval'] or (row['difference'],) * 2
+        above = number % 2 == 0
+        height = row['metrics'][headline] - row['difference'] + (high if above else low)
+        close_up.annotate(
+            _short(row['name']),
+            (row['speedup'], height),
+            xytext=(0, 6 if above else -6),
+            textcoords='offset points',
+            ha='center',
+            va='bottom' if above else 'top',
+            fontsize=9,
+        )
+    all_rows.set_title('all rows', fontsize=10)
+    close_up.set_title(f'within {NEAR} points of the host; labels are after, grid', fontsize=10)
+    all_rows.legend(fontsize=9)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=140)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def _plot(axes: Any, rows: list[dict[str, Any]], headline: str) -> None:
+    for kind, group in _by_kind(rows).items():
+        speed, accuracy = ([row['speedup'] for row in group], [row['metrics'][headline] for row in group])
+        bars = np.array([_reach(row) for row in group]).T
+        axes.errorbar(speed, accuracy, yerr=bars, fmt='o', capsize=3, lw=1, label=kind, color=COLOURS.get(kind))
+    axes.axhline(rows[0]['metrics'][headline], color='grey', lw=0.8, ls=':')
+    axes.set_xlabel(f'speed-up over {FUSED}')
+    axes.set_ylabel(headline)
+    axes.grid(alpha=0.25)
+    axes.margins(x=0.12, y=0.14)
+
+
+def _reach(row: dict[str, Any]) -> tuple[float, float]:
+    """How far the interval reaches below and above a row."""
+    low, high = row['interval'] or (row['difference'],) * 2
+    return max(0.0, row['difference'] - low), max(0.0, high - row['difference'])
+
+
+def _by_kind(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of one method together, slowest first."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row['speedup']):
+        kinds.setdefault(row['name'].partition('(')[0], []).append(row)
+    return kinds
+
+
+def _short(name: str) -> str:
+    """The settings of a plugin without their names, for a label in a plot."""
+    settings = name.partition('(')[2].removesuffix(')')
+    for long, short in (('after=', ''), ('grid=', ''), ('temperature=', 'T=')):
+        settings = settings.replace(long, short)
+    return settings or name
