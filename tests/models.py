@@ -32,6 +32,15 @@ def beit(img_size=64, kind='BEiT', **options) -> nn.Module:
     return randomize(getattr(backbones, kind)(**settings, **options))
 
 
+def swin(package='mmdet', window_size=4, **options) -> nn.Module:
+    """Four stages of 2, 4, 2 and 2 blocks, 10 in all."""
+    from mmdet.models.backbones import SwinTransformer as MMDetSwin
+
+    cls = MMDetSwin if package == 'mmdet' else backbones.SwinTransformer
+    settings = dict(embed_dims=8, depths=(2, 4, 2, 2), num_heads=(1, 2, 2, 4), drop_path_rate=0.0)
+    return randomize(cls(window_size=window_size, **{**settings, **options}))
+
+
 def segmenter(head_options=None, **options) -> nn.Module:
     backbone = dict(type='VisionTransformer', img_size=(64, 64), patch_size=8, embed_dims=32, num_layers=6, num_heads=4)
     head = dict(type='SegmenterMaskTransformerHead', in_channels=32, channels=32, embed_dims=32, num_layers=1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .attachment import Attachment, attached, forget_compiled
-from .hosts import FAMILIES, AttentionContext, Host, find_hosts
+from .hosts import FAMILIES, AttentionContext, Host, Layout, find_hosts
 from .reducers import Reduced, Reducer
 
 Grid = tuple[int, int]
@@ -43,7 +43,7 @@ def supported(model: nn.Module) -> str:
         depth, grid, where = len(host.blocks), host.nominal_grid, host.path or type(host.backbone).__name__
         until = f"'backbone' or 'head' ({host.head.name})" if host.head else "'backbone'"
         lines += [
-            f'{where}: {host.family}, {depth} blocks, {grid[0]} x {grid[1]} tokens at its nominal input size, '
+            f'{where}: {host.family}, {depth} blocks, {grid[0]} x {grid[1]} {host.grid_is}, '
             f'{host.num_prefix_tokens} prefix tokens, outputs after blocks {", ".join(str(t + 1) for t in host.taps)}',
             f'  after: 0 to {depth - 1}; grid: up to {grid}; until: {until}',
         ]
@@ -68,6 +68,21 @@ def _nothing_found(model: nn.Module) -> str:
     return f'{type(model).__name__} has no known backbone; known are: {", ".join(FAMILIES)}'
 
 
+@dataclass(frozen=True)
+class _Level:
+    """What one stage of a reducer made in a forward pass."""
+
+    reduced: Reduced
+    before: Layout
+    after: Layout
+    counts: tuple[int, int]
+    """Tokens of an image before and after."""
+
+    def only_map(self) -> '_Level':
+        """Without what would keep a pass's features in memory."""
+        return dataclasses.replace(self, reduced=Reduced(None, self.reduced.labels, None))
+
+
 @dataclass
 class _Pass:
     """One forward pass of the backbone."""
@@ -75,7 +90,7 @@ class _Pass:
     training: bool
     """Gradients were on when it began: a checkpointed block may run again after it ended."""
     grid: Grid | None = None
-    reduced: dict[int, Reduced] = field(default_factory=dict)
+    levels: dict[int, _Level] = field(default_factory=dict)
     """What each stage made, by its number."""
     waiting: dict[int, Tensor] = field(default_factory=dict)
     """Reduced tokens for the block of that index, whose own input was restored for the caller."""
@@ -117,16 +132,23 @@ class Reduction(Attachment):
         """[B, H, W] int64: which of the last stage's tokens each token of the last reduced pass went into."""
         if self._last is None:
             return None
+        levels = self._last_levels()
         labels = None
-        for _, reduced in sorted(self._last.reduced.items()):
-            labels = reduced.labels if labels is None else reduced.labels.gather(1, labels)
-        return labels.unflatten(1, self._last.grid)
+        for level in levels:
+            located = level.before.locate(level.reduced.labels, level.after)
+            labels = located if labels is None else located.gather(1, labels)
+        return labels.unflatten(1, levels[0].before.extent)
 
     @property
     def token_counts(self) -> tuple[int, int]:
         """Tokens before the first stage and after the last, in the last reduced pass."""
-        stages = [reduced for _, reduced in sorted(self._last.reduced.items())]
-        return stages[0].labels.shape[1], stages[-1].tokens.shape[1]
+        levels = self._last_levels()
+        return levels[0].counts[0], levels[-1].counts[1]
+
+    def _last_levels(self) -> list[_Level]:
+        """Of the last reduced pass, those that nest in its last one."""
+        index = self._stages[max(self._last.levels)].after
+        return [self._last.levels[number] for number in self._active(self._last, index)]
 
     def summary(self) -> str:
         host = self.host
@@ -134,15 +156,13 @@ class Reduction(Attachment):
         restored = self._head.name if self._head else 'the backbone'
         lines = [f'{self.reducer}', f'  on {where}: {host.family}, {len(host.blocks)} blocks; restored in {restored}']
         lines.append('  after block | tokens before | tokens after')
-        tokens = host.nominal_grid[0] * host.nominal_grid[1]
-        reduced = self._last.reduced if self._last else {}
+        levels = self._last.levels if self._last else {}
         for number, stage in enumerate(self._stages):
-            before, after = '?', '?'
-            if number in reduced:
-                before, after = reduced[number].labels.shape[1], reduced[number].tokens.shape[1]
+            before, after = levels[number].counts if number in levels else '??'
             lines.append(f'  {stage.after:11} | {before:>13} | {after:>12}')
         if not self._last:
-            lines.append(f'  no forward pass yet; {tokens} tokens at the nominal input size')
+            height, width = host.nominal_grid
+            lines.append(f'  no forward pass yet; {height} x {width} {host.grid_is}')
         lines.append(f'  passes with fewer tokens: {self.passes}, unchanged: {self.skipped}')
         return '\n'.join(lines)
 
@@ -174,15 +194,18 @@ class Reduction(Attachment):
                 )
             for stage in self._stages:
                 if any(few > many for few, many in zip(stage.grid, host.nominal_grid)):
-                    raise ValueError(f'grid={stage.grid} must be at most the tokens, {host.nominal_grid}')
+                    raise ValueError(f'grid={stage.grid} must be at most {host.nominal_grid}, {host.grid_is}')
 
     def _place_hooks(self) -> None:
         host, keep = self.host, self._handles.append
         keep(host.backbone.register_forward_pre_hook(self._begin))
         keep(host.backbone.register_forward_hook(self._end))
-        keep(host.grid_source.register_forward_hook(self._note_grid))
-        for index in range(self._stages[0].after, len(host.blocks)):
-            block = host.blocks[index]
+        if host.grid_source is not None:
+            keep(host.grid_source.register_forward_hook(self._note_grid))
+        regions = [range(stage.after, host.region_end(stage.after)) for stage in self._stages]
+        for index, block in enumerate(host.blocks):
+            if not any(index in region for region in regions):
+                continue
             keep(block.register_forward_pre_hook(self._before_block))
             keep(block.register_forward_hook(self._after_block))
             self._handles += host.place_attention(block, _BlockContext(self, index))
@@ -212,30 +235,40 @@ class Reduction(Attachment):
             return None
         index = self.host.blocks.index(module)
         tokens = state.waiting.get(index, args[0])
+        entered = [number for number in self._active(state, index) if self._stages[number].after < index]
+        layout = state.levels[entered[-1]].after if entered else self.host.layout(args, state.grid)
         for number, stage in enumerate(self._stages):
             if stage.after == index:
-                tokens = self._reduce(state, number, tokens)
-        return (tokens, *args[1:])
+                tokens, layout = self._reduce(state, number, tokens, layout)
+        return self.host.arguments(tokens, layout, args)
 
-    def _reduce(self, state: _Pass, number: int, tokens: Tensor) -> Tensor:
-        earlier = [reduced for other, reduced in state.reduced.items() if other < number]
-        grid, sizes = (earlier[-1].grid, earlier[-1].sizes) if earlier else (state.grid, None)
-        prefix, tokens_of_grid = self.host.split(tokens)
-        reduced = self._stages[number].reduce(tokens_of_grid, grid, sizes)
+    def _active(self, state: _Pass, index: int) -> list[int]:
+        """Numbers of the stages that have reduced the tokens which the block of that index works on."""
+        stages = self._stages
+        return [n for n in sorted(state.levels) if stages[n].after <= index < self.host.region_end(stages[n].after)]
+
+    def _reduce(self, state: _Pass, number: int, tokens: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        stage = self._stages[number]
+        earlier = [state.levels[n].reduced.sizes for n in self._active(state, stage.after) if n < number]
+        prefix, of_grid = layout.split(tokens)
+        reduced = stage.reduce(of_grid, layout.grid, earlier[-1] if earlier else None)
         if reduced is None:
-            return tokens
-        state.reduced[number] = reduced
-        return self.host.join(prefix, reduced.tokens)
+            return tokens, layout
+        after = layout.reduced(reduced.grid)
+        merged = after.join(prefix, reduced.tokens)
+        counts = tuple(each.shape[1] - layout.num_prefix_tokens for each in (tokens, merged))
+        state.levels[number] = _Level(reduced, layout, after, counts)
+        return merged, after
 
     def _after_block(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         state = self._pass
         index = self.host.blocks.index(module)
-        if state is None or not state.reduced or index not in self.host.taps:
+        if state is None or index not in self.host.taps or not self._active(state, index):
             return None
-        if index + 1 == len(self.host.blocks):
+        if index + 1 == self.host.region_end(index):
             # States are restored after the norm, which works token by token: on fewer of them.
             after_norm = self.host.norm is not None and self.reducer.restores == 'state'
-            return None if after_norm else self._finish(state, output)
+            return None if after_norm else self._finish(state, index, output)
         if state.training and not torch.is_grad_enabled():
             raise RuntimeError(
                 'a block with an output of its own runs under reentrant activation checkpointing, where its gradient '
@@ -246,29 +279,27 @@ class Reduction(Attachment):
 
     def _after_norm(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         state, last = self._pass, len(self.host.blocks) - 1
-        if state is None or not state.reduced or last not in self.host.taps or self.reducer.restores != 'state':
+        if state is None or not state.levels or last not in self.host.taps or self.reducer.restores != 'state':
             return None
-        return self._finish(state, output)
+        return self._finish(state, last, output)
 
-    def _finish(self, state: _Pass, output: Tensor) -> Tensor:
-        state.final = self.host.split(output)[1]
-        return self._restore(state, len(self.host.blocks) - 1, output)
+    def _finish(self, state: _Pass, index: int, output: Tensor) -> Tensor:
+        if self._head is not None:
+            state.final = state.levels[max(state.levels)].after.split(output)[1]
+        return self._restore(state, index, output)
 
     def _restore(self, state: _Pass, index: int, tokens: Tensor) -> Tensor:
-        prefix, tokens = self.host.split(tokens)
-        return self.host.join(prefix, self._unwind(state, index, tokens))
-
-    def _unwind(self, state: _Pass, index: int, tokens: Tensor) -> Tensor:
-        for number in sorted(state.reduced, reverse=True):
-            if self._stages[number].after <= index:
-                tokens = self._stages[number].restore(tokens, state.reduced[number].record)
+        for number in reversed(self._active(state, index)):
+            level = state.levels[number]
+            prefix, tokens = level.after.split(tokens)
+            tokens = level.before.join(prefix, self._stages[number].restore(tokens, level.reduced.record))
         return tokens
 
     def _end(self, module: nn.Module, args: tuple, output: Any) -> None:
         state = self._pass
-        if state.reduced:
+        if state.levels:
             self.passes += 1
-            self._last = _Pass(False, state.grid, {n: _only_map(r) for n, r in state.reduced.items()})
+            self._last = _Pass(False, state.grid, {number: level.only_map() for number, level in state.levels.items()})
         else:
             self._warn_skipped(state.grid)
         if not state.training and self._head is None:
@@ -293,7 +324,9 @@ class Reduction(Attachment):
         state = self._pass
         if state is None or state.final is None or output.shape[:2] != state.final.shape[:2]:
             return None
-        return self._unwind(state, len(self.host.blocks), output)
+        for number in sorted(state.levels, reverse=True):
+            output = self._stages[number].restore(output, state.levels[number].reduced.record)
+        return output
 
     def _fits_head(self, state: _Pass | None, tokens: Tensor, counts: list[int]) -> bool:
         """Whether what enters the head is what left the backbone in this pass."""
@@ -313,12 +346,12 @@ class Reduction(Attachment):
             return None
         if state.training and torch._C._current_graph_task_id() != -1:
             self._refuse_several_passes()
-        stages = [number for number in sorted(state.reduced) if self._stages[number].after <= index]
-        if not stages:
+        active = self._active(state, index)
+        if not active:
             return None
-        reduced = state.reduced[stages[-1]]
-        counted = reduced.sizes is not None and self._stages[stages[-1]].size_bias
-        return AttentionContext(self.host.num_prefix_tokens, reduced.sizes.log() if counted else None, reduced.grid)
+        level, stage = state.levels[active[-1]], self._stages[active[-1]]
+        counted = level.reduced.sizes is not None and stage.size_bias
+        return AttentionContext(level.after, level.reduced.sizes.log() if counted else None)
 
     def _refuse_several_passes(self) -> None:
         # A block that runs again in backward finds the last forward pass alone.
@@ -339,8 +372,3 @@ class _BlockContext:
 
     def __call__(self) -> AttentionContext | None:
         return self.reduction.attention_context(self.index)
-
-
-def _only_map(reduced: Reduced) -> Reduced:
-    """Without what would keep a pass's features in memory."""
-    return dataclasses.replace(reduced, tokens=reduced.tokens[:0].new_empty(0, reduced.tokens.shape[1], 0), record=None)

@@ -3,7 +3,7 @@
 from torch import nn
 
 from .attachment import Attachment, attached, forget_compiled
-from .hosts import mmseg_beit
+from .hosts import mmseg_beit, swin
 from .hosts.attention import ReplacedCall, without_weights
 from .hosts.base import class_names
 
@@ -32,6 +32,8 @@ class FusedAttention(Attachment):
             return [module.attn.register_forward_pre_hook(without_weights, with_kwargs=True)]
         if mmseg_beit.ATTENTION in names:
             return [ReplacedCall(module, mmseg_beit.fused_attention, innermost=True)]
+        if swin.ATTENTIONS & names:
+            return [ReplacedCall(module, swin.fused_attention, innermost=True)]
         return []
 
     def _mark(self, module: nn.Module, args: tuple) -> None:
@@ -46,8 +48,8 @@ class FusedAttention(Attachment):
 def use_sdpa(model: nn.Module) -> Attachment:
     """Switches a model's attention to PyTorch's fused one where the host computes it step by step.
 
-    Knows mmcv's MultiheadAttention and mmseg's BEiT attention, wherever they stand in the model. Outputs are the same
-    up to rounding. A model that has none of them is left as it is, and `summary()` says so.
+    Knows mmcv's MultiheadAttention, mmseg's BEiT attention and Swin's in mmdet and mmseg, wherever they stand in the
+    model. Outputs are the same up to rounding. A model that has none of them is left as it is, and `summary()` says so.
 
     Raises:
         ValueError: it is switched on already.

@@ -6,22 +6,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .layout import Layout
+
 
 @dataclass(frozen=True)
 class AttentionContext:
     """What attention over reduced tokens needs to know beyond the tokens."""
 
-    num_prefix_tokens: int
+    layout: Layout
+    """Of the reduced tokens."""
     log_sizes: Tensor | None = None
-    """[B, M]: added to the logits of each reduced token as a key; minus infinity for a token without members."""
-    grid: tuple[int, int] | None = None
-    """(gh, gw) that the reduced tokens stand on."""
+    """Added to the logits of each reduced token as a key; minus infinity for a token without members."""
 
     def key_bias(self, like: Tensor) -> Tensor | None:
-        """[B, prefix + M] in the type of `like`: zero for prefix tokens; None if sizes are not counted."""
+        """[B, tokens] in the type of `like`: zero for prefix tokens; None if sizes are not counted."""
         if self.log_sizes is None:
             return None
-        return nn.functional.pad(self.log_sizes, (self.num_prefix_tokens, 0)).to(like.dtype)
+        return self.layout.per_token(self.log_sizes).to(like.dtype)
 
 
 Context = Callable[[], AttentionContext | None]

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from .attention import AttentionContext
+from .layout import Layout, WholeGrid
 
 Grid = tuple[int, int]
 
@@ -25,13 +25,16 @@ class Head:
 
 @dataclass(frozen=True)
 class Host:
-    """A backbone with a chain of blocks over one grid of tokens [B, prefix + H*W, C]."""
+    """A backbone with a chain of blocks over tokens [B, N, C] that stand on a grid."""
 
     family: ClassVar[str]
     defaults: ClassVar[dict[str, Any]] = dict(iters=5, k=20, temperature=50.0)
     """The published settings for this family."""
     relative_positions: ClassVar[bool] = False
     """Whether attention depends on where tokens stand on the grid."""
+
+    grid_is: ClassVar[str] = 'tokens at its nominal input size'
+    """What `nominal_grid` is the size of."""
 
     path: str
     """Of the backbone in the model, '' for the model itself."""
@@ -40,19 +43,31 @@ class Host:
     blocks: Sequence[nn.Module]
     taps: tuple[int, ...]
     """Indices of the blocks whose output the backbone's caller sees."""
-    norm: nn.Module | None
-    """Final norm, between the last block and its tap."""
-    num_prefix_tokens: int
-    """Class and register tokens at the front."""
-    grid_source: nn.Module
-    """Its output tells the grid: see `grid_of`."""
     nominal_grid: Grid
-    """The grid of the input size that the model was built for."""
+    """The grid of the input size that the model was built for; of a window for windowed backbones."""
+    norm: nn.Module | None = None
+    """Final norm, between the last block and its tap."""
+    num_prefix_tokens: int = 0
+    """Class and register tokens at the front."""
+    grid_source: nn.Module | None = None
+    """Its output tells the grid: see `grid_of`. None where the blocks are told."""
     head: Head | None = None
 
     def grid_of(self, output: Any) -> Grid:
         """(H, W) of the tokens, from the output of `grid_source`."""
         raise NotImplementedError
+
+    def region_end(self, index: int) -> int:
+        """The number of blocks until tokens reduced before that block must be whole again."""
+        return len(self.blocks)
+
+    def layout(self, args: tuple, grid: Grid | None) -> Layout:
+        """How the tokens lie in a block's arguments, while they are whole."""
+        return WholeGrid(self.num_prefix_tokens, grid)
+
+    def arguments(self, tokens: Tensor, layout: Layout, args: tuple) -> tuple:
+        """A block's arguments with these tokens in the place of its own."""
+        return tokens, *args[1:]
 
     def place_attention(self, block: nn.Module, context: Callable[[], AttentionContext | None]) -> list[Any]:
         """Makes the block's attention fit reduced tokens whenever `context` returns something.
@@ -60,13 +75,6 @@ class Host:
         Returns handles with a `remove` method.
         """
         raise NotImplementedError
-
-    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Prefix tokens [B, P, C] and the others."""
-        return tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
-
-    def join(self, prefix: Tensor, tokens: Tensor) -> Tensor:
-        return torch.cat([prefix, tokens], dim=1) if self.num_prefix_tokens else tokens
 
 
 def class_names(module: nn.Module) -> set[str]:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from . import mmseg_vit
 from .attention import AttentionContext, Context, ReplacedCall
 from .base import Grid, Host, class_names
+from .relative_positions import relative_offsets, resize_table
 
 ATTENTION = 'mmseg.models.backbones.beit.BEiTAttention'
 
@@ -61,23 +62,15 @@ def attend(module: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
 
 
 def _reduced_bias(module: nn.Module, context: AttentionContext, x: Tensor) -> Tensor:
-    table = resize_table(module.relative_position_bias_table, module.window_size, context.grid)
+    table = resize_table(module.relative_position_bias_table, module.window_size, context.layout.grid)
     side = x.shape[1]
-    bias = table[relative_index(context.grid).to(table.device).flatten()].view(1, side, side, -1).permute(0, 3, 1, 2)
+    bias = (
+        table[relative_index(context.layout.grid).to(table.device).flatten()]
+        .view(1, side, side, -1)
+        .permute(0, 3, 1, 2)
+    )
     sizes = context.key_bias(bias)
     return bias if sizes is None else bias + sizes[:, None, None]
-
-
-def resize_table(table: Tensor, grid: Grid, clusters: Grid) -> Tensor:
-    """Resizes a table of relative positions [(2H-1)*(2W-1) + extra, heads] bilinearly to another grid's.
-
-    The extra entries at its end, between the class token and the others, are kept.
-    """
-    rows, columns = (2 * side - 1 for side in grid)
-    image = table[: rows * columns].T.reshape(1, -1, rows, columns)
-    size = tuple(2 * side - 1 for side in clusters)
-    resized = F.interpolate(image.float(), size, mode='bilinear', align_corners=False).to(table.dtype)
-    return torch.cat([resized.flatten(2)[0].T, table[rows * columns :]])
 
 
 @lru_cache(maxsize=16)
@@ -87,10 +80,8 @@ def relative_index(grid: Grid) -> Tensor:
     Relative positions first; then class token to token, token to class token, class token to itself.
     """
     with torch.inference_mode(False), torch.device('cpu'):
-        row, column = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, grid), indexing='ij'))
-        offset = (row[:, None] - row + grid[0] - 1) * (2 * grid[1] - 1) + column[:, None] - column + grid[1] - 1
         entries = (2 * grid[0] - 1) * (2 * grid[1] - 1)
-        index = F.pad(offset, (1, 0, 1, 0))
+        index = F.pad(relative_offsets(grid), (1, 0, 1, 0))
         index[0], index[:, 0] = entries, entries + 1
         index[0, 0] = entries + 2
         return index

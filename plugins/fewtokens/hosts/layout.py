@@ -1,0 +1,92 @@
+"""How tokens lie in a block's input, and what a reducer sees of them."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class WholeGrid:
+    """Prefix tokens, then the tokens of one grid: [B, prefix + H*W, C]. A reducer sees the whole grid."""
+
+    num_prefix_tokens: int
+    grid: Grid | None
+    """(H, W); None for tokens on no grid."""
+
+    @property
+    def extent(self) -> Grid | None:
+        """(H, W) of all tokens of an image."""
+        return self.grid
+
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Prefix tokens, and the others as a reducer sees them."""
+        return tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
+
+    def join(self, prefix: Tensor, tokens: Tensor) -> Tensor:
+        """The inverse of `split`."""
+        return torch.cat([prefix, tokens], dim=1) if self.num_prefix_tokens else tokens
+
+    def reduced(self, clusters: Grid | None) -> 'WholeGrid':
+        """The layout after a reducer left that grid."""
+        return replace(self, grid=clusters)
+
+    def per_token(self, values: Tensor) -> Tensor:
+        """A value for each of the reducer's tokens as one for each token of the block, 0 for prefix tokens."""
+        return F.pad(values, (self.num_prefix_tokens, 0))
+
+    def locate(self, labels: Tensor, after: 'WholeGrid') -> Tensor:
+        """The reducer's labels as positions among all reduced tokens of an image, [B, H*W]."""
+        return labels
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The tokens of a grid [B, H*W, C]. A reducer sees every window, made whole with zeros, as a sample of its own.
+
+    Windows are cut from the upper left, without a shift.
+    """
+
+    num_prefix_tokens: ClassVar[int] = 0
+
+    extent: Grid
+    """(H, W) of all tokens of an image."""
+    grid: Grid
+    """(h, w) of a window."""
+
+    @property
+    def counts(self) -> Grid:
+        """How many windows there are below and beside each other."""
+        return tuple(-(-side // cell) for side, cell in zip(self.extent, self.grid))
+
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """No prefix tokens; [B * windows, h*w, C]."""
+        (height, width), (h, w), (rows, columns) = self.extent, self.grid, self.counts
+        image = F.pad(tokens.unflatten(1, self.extent), (0, 0, 0, columns * w - width, 0, rows * h - height))
+        windows = image.unflatten(2, (columns, w)).unflatten(1, (rows, h)).transpose(2, 3)
+        return tokens[:, :0], windows.flatten(3, 4).flatten(0, 2)
+
+    def join(self, prefix: Tensor | None, windows: Tensor) -> Tensor:
+        """The inverse of `split`: what stands in the padding is dropped."""
+        (height, width), (rows, columns) = self.extent, self.counts
+        cut = windows.unflatten(1, self.grid).unflatten(0, (-1, rows, columns)).transpose(2, 3)
+        return cut.flatten(3, 4).flatten(1, 2)[:, :height, :width].flatten(1, 2)
+
+    def reduced(self, clusters: Grid) -> 'Windows':
+        return Windows(tuple(count * side for count, side in zip(self.counts, clusters)), clusters)
+
+    def per_token(self, values: Tensor) -> Tensor:
+        return self.join(None, values[..., None])[..., 0]
+
+    def locate(self, labels: Tensor, after: 'Windows') -> Tensor:
+        positions = torch.arange(after.extent[0] * after.extent[1], device=labels.device)[None, :, None]
+        (_, windows) = after.split(positions)
+        found = windows[..., 0].repeat(len(labels) // len(windows), 1).gather(1, labels)
+        return self.join(None, found[..., None])[..., 0]
+
+
+Layout = WholeGrid | Windows

@@ -1,0 +1,29 @@
+"""Tables of relative positions, for grids of another size than they were trained for."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Grid = tuple[int, int]
+
+
+def resize_table(table: Tensor, grid: Grid, clusters: Grid) -> Tensor:
+    """Resizes a table of relative positions [(2H-1)*(2W-1) + extra, heads] bilinearly to another grid's.
+
+    The extra entries at its end, between the class token and the others, are kept.
+    """
+    rows, columns = (2 * side - 1 for side in grid)
+    image = table[: rows * columns].T.reshape(1, -1, rows, columns)
+    size = tuple(2 * side - 1 for side in clusters)
+    resized = F.interpolate(image.float(), size, mode='bilinear', align_corners=False).to(table.dtype)
+    return torch.cat([resized.flatten(2)[0].T, table[rows * columns :]])
+
+
+@lru_cache(maxsize=32)
+def relative_offsets(grid: Grid) -> Tensor:
+    """[H*W, H*W] int64: the row of the table for each pair of tokens of a grid, query first."""
+    with torch.inference_mode(False), torch.device('cpu'):
+        row, column = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, grid), indexing='ij'))
+        return (row[:, None] - row + grid[0] - 1) * (2 * grid[1] - 1) + column[:, None] - column + grid[1] - 1

@@ -1,0 +1,157 @@
+"""mmdet's and mmseg's SwinTransformer: attention within windows, reduced within windows until the end of a stage."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .attention import Context, ReplacedCall
+from .base import Grid, Host, class_names
+from .layout import Layout, Windows
+from .relative_positions import relative_offsets, resize_table
+
+_MODULES = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
+BACKBONES = {f'{module}.SwinTransformer' for module in _MODULES}
+ATTENTIONS = {f'{module}.ShiftWindowMSA' for module in _MODULES}
+MASKED = -100.0
+"""What the host adds to the logits of pairs that are not neighbours in the image."""
+
+
+@dataclass(frozen=True)
+class Swin(Host):
+    family: ClassVar[str] = 'mmdet and mmseg SwinTransformer'
+    defaults: ClassVar[dict[str, Any]] = dict(iters=3, k=25, temperature=100.0)
+    relative_positions: ClassVar[bool] = True
+    grid_is: ClassVar[str] = 'tokens in an attention window'
+
+    ends: tuple[int, ...] = ()
+    """For each stage, the number of blocks until its end."""
+
+    def region_end(self, index: int) -> int:
+        return next(end for end in self.ends if index < end)
+
+    def layout(self, args: tuple, grid: Grid | None) -> Layout:
+        return Windows(tuple(map(int, args[1])), self.nominal_grid)
+
+    def arguments(self, tokens: Tensor, layout: Layout, args: tuple) -> tuple:
+        return tokens, layout.extent, *args[2:]
+
+    def place_attention(self, block: nn.Module, context: Context) -> list[Any]:
+        return [ReplacedCall(block.attn, ReducedAttention(context))]
+
+
+def find(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
+    if not BACKBONES & class_names(module):
+        return None
+    stages = [list(stage.blocks) for stage in module.stages]
+    ends = tuple(sum(map(len, stages[: i + 1])) for i in range(len(stages)))
+    window = stages[0][0].attn.window_size
+    return Swin(
+        path=path,
+        backbone=module,
+        blocks=sum(stages, []),
+        taps=tuple(end - 1 for end in ends),
+        nominal_grid=(window, window),
+        ends=ends,
+    )
+
+
+@dataclass
+class ReducedAttention:
+    """Attention within windows of fewer tokens, with a shift, a mask and positions that fit them."""
+
+    context: Context
+
+    def __call__(self, module: nn.Module, previous: Any, query: Tensor, hw_shape: Grid) -> Tensor:
+        context = self.context()
+        if context is None:
+            return previous(query, hw_shape)
+        # Made anew each time: optimizers and averages change the live table.
+        table = resize_table(module.w_msa.relative_position_bias_table, module.w_msa.window_size, context.layout.grid)
+        return attend(module, query, hw_shape, context.layout.grid, table, context.key_bias(query))
+
+
+def fused_attention(module: nn.Module, previous: Any, query: Tensor, hw_shape: Grid) -> Tensor:
+    """The host's attention as it is, by PyTorch's fused kernel."""
+    return attend(module, query, hw_shape, module.w_msa.window_size, module.w_msa.relative_position_bias_table)
+
+
+def attend(
+    module: nn.Module, x: Tensor, size: Grid, window: Grid, table: Tensor, key_bias: Tensor | None = None
+) -> Tensor:
+    """Attention within windows, shifted by half a window where the module shifts.
+
+    Windows of the last row and column need a mask after a shift. All others share one bias, so there are at most four
+    kinds of windows, and no mask is as large as the image.
+
+    Args:
+        module: a ShiftWindowMSA, for its weights.
+        x: tokens [B, H*W, C].
+        size: (H, W).
+        window: (h, w).
+        table: relative positions, [(2h-1)*(2w-1), heads].
+        key_bias: added to the logits of each token as a key, [B, H*W].
+    """
+    msa = module.w_msa
+    layout, shifts = Windows(size, window), [side // 2 if module.shift_size else 0 for side in window]
+    rows, columns = layout.counts
+    qkv = _cut(msa.qkv(_shift(_pad(x, layout), shifts)), layout).unflatten(-1, (3, msa.num_heads, -1))
+    keys = None if key_bias is None else _cut(_shift(_pad(key_bias[..., None], layout), shifts), layout)[..., 0]
+    area = window[0] * window[1]
+    bias = table[relative_offsets(window).to(table.device).flatten()].view(area, area, -1).permute(2, 0, 1)
+    out = torch.empty_like(qkv[..., 0, :, :])
+    dropout = msa.attn_drop.p if msa.training else 0.0
+    for down, last_row in _groups(rows, shifts[0]):
+        for across, last_column in _groups(columns, shifts[1]):
+            mask = bias[None]
+            if last_row or last_column:
+                mask = mask + _shift_mask(window, tuple(shifts), last_row, last_column).to(bias)
+            if keys is not None:
+                mask = mask + keys[:, down, across].flatten(0, 2)[:, None, None]
+            query, key, value = qkv[:, down, across].flatten(0, 2).permute(2, 0, 3, 1, 4)
+            attended = F.scaled_dot_product_attention(query, key, value, mask.to(query.dtype), dropout, scale=msa.scale)
+            out[:, down, across] = attended.transpose(1, 2).unflatten(0, out[:, down, across].shape[:3])
+    out = _shift(_uncut(msa.proj_drop(msa.proj(out.flatten(-2))), layout), [-shift for shift in shifts])
+    return module.drop(out[:, : size[0], : size[1]].flatten(1, 2))
+
+
+def _pad(x: Tensor, layout: Windows) -> Tensor:
+    """[B, H*W, C] as an image of whole windows."""
+    down, across = (count * side - all_ for count, side, all_ in zip(layout.counts, layout.grid, layout.extent))
+    return F.pad(x.unflatten(1, layout.extent), (0, 0, 0, across, 0, down))
+
+
+def _shift(image: Tensor, shifts: list[int]) -> Tensor:
+    return image.roll([-shift for shift in shifts], (1, 2)) if any(shifts) else image
+
+
+def _cut(image: Tensor, layout: Windows) -> Tensor:
+    """An image as windows [B, rows, columns, h*w, C]."""
+    (rows, columns), (h, w) = layout.counts, layout.grid
+    return image.unflatten(2, (columns, w)).unflatten(1, (rows, h)).transpose(2, 3).flatten(3, 4)
+
+
+def _uncut(windows: Tensor, layout: Windows) -> Tensor:
+    return windows.unflatten(3, layout.grid).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def _groups(count: int, shift: int) -> list[tuple[slice, bool]]:
+    """Windows of one direction: all alike, or, after a shift, the last one apart."""
+    if not shift:
+        return [(slice(None), False)]
+    return [(slice(0, count - 1), False)] * (count > 1) + [(slice(count - 1, None), True)]
+
+
+@lru_cache(maxsize=64)
+def _shift_mask(window: Grid, shifts: Grid, last_row: bool, last_column: bool) -> Tensor:
+    """[h*w, h*w]: the shift brought tokens from the image's other side into the last windows."""
+    with torch.inference_mode(False), torch.device('cpu'):
+        wrapped = [
+            torch.arange(side) >= side - shift if last else torch.zeros(side, dtype=torch.bool)
+            for side, shift, last in zip(window, shifts, (last_row, last_column))
+        ]
+        part = (2 * wrapped[0][:, None] + wrapped[1].int()).flatten()
+        return torch.where(part[:, None] == part, 0.0, MASKED)
