@@ -357,7 +357,7 @@ def test_settings_that_do_not_fit_are_named(reducer, message):
 
 
 def test_grid_larger_than_a_fixed_grid_is_refused():
-    with pytest.raises(ValueError, match=r'grid=\(9, 9\) must be at most, \(8, 8\)'):
+    with pytest.raises(ValueError, match=r'grid=\(9, 9\) must be at most \(8, 8\), tokens'):
         fewtokens.attach(beit(), fewtokens.Hourglass(2, 9))
 
 
