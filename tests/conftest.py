@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+
 GOLDEN = Path(__file__).parent / 'data' / 'golden.npz'
 
 
@@ -44,7 +46,6 @@ def features_fixture():
 @pytest.fixture(scope='session')
 def scenes(tmp_path_factory):
     """A folder with four training and three held-out scenes of 64 x 64."""
-    import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
     from fewtokens.scenes.ade20k import write_ade20k
 
     folder = tmp_path_factory.mktemp('scenes')

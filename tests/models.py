@@ -6,8 +6,6 @@ from mmseg.models import backbones
 from mmseg.registry import MODELS
 from torch import nn
 
-import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
-
 NORM = dict(type='LN', eps=1e-6)
 
 

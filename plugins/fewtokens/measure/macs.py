@@ -1,5 +1,6 @@
 """Multiply-accumulate operations of a forward pass."""
 
+import importlib
 from typing import Any
 
 import torch
@@ -10,9 +11,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 def forward(model: nn.Module, inputs: Tensor) -> Any:
     """The network's raw outputs: OpenMMLab's models by their mode for it, others by a call."""
-    if any(cls.__module__ == 'mmengine.model.base_model.base_model' for cls in type(model).__mro__):
-        return model(inputs, mode='tensor')
-    return model(inputs)
+    modules = {cls.__module__ for cls in type(model).__mro__}
+    if 'mmengine.model.base_model.base_model' not in modules:
+        return model(inputs)
+    if 'mmdet.models.detectors.base' in modules:
+        return model(inputs, _samples('mmdet', 'DetDataSample', inputs), mode='tensor')
+    if hasattr(getattr(model, 'decode_head', None), 'num_queries'):
+        # mmseg's mode for raw outputs lacks what heads with queries need.
+        return model(inputs, _samples('mmseg', 'SegDataSample', inputs), mode='predict')
+    return model(inputs, mode='tensor')
+
+
+def _samples(package: str, kind: str, inputs: Tensor) -> list[Any]:
+    """What a data set would say of images that fill their batch."""
+    size = tuple(inputs.shape[2:])
+    known = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
+    cls = getattr(importlib.import_module(f'{package}.structures'), kind)
+    return [cls(metainfo=dict(known, scale_factor=(1.0, 1.0))) for _ in inputs]
 
 
 @torch.no_grad()
@@ -21,7 +36,7 @@ def count_macs(model: nn.Module, inputs: Tensor) -> int:
 
     Matrix products and convolutions count, attention's and the clustering's own among them; gathers, norms and
     activations don't. Attention counts the same whether the host fuses it or not. Works on the meta device, where
-    nothing is computed.
+    nothing is computed, for models whose shapes don't depend on what they see.
     """
     fastpath = torch.backends.mha.get_fastpath_enabled()
     # Fused CPU attention and the native multi-head kernel are opaque to the counter.
