@@ -1,10 +1,12 @@
 """The committed configs: they load, and save what was published."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import MODELS, DefaultScope
 
 import fewtokens
 from fewtokens.measure.variants import FUSED, HOST, Variant, count_rows
@@ -13,7 +15,8 @@ from fewtokens.openmmlab.model import build_model
 from fewtokens.openmmlab.registry import build_reducer
 
 ROOT = Path(__file__).parents[2]
-HOURGLASS = sorted((ROOT / 'configs/hourglass').glob('*.py'))
+HOURGLASS = sorted((ROOT / 'configs/hourglass').glob('segmenter*.py'))
+SWIN = sorted((ROOT / 'configs/hourglass').glob('*swin*.py'))
 SHARED_UPDATE = sorted((ROOT / 'configs/shared_update').glob('*.py'))
 DATASETS = {'ade20k': 'ADE20K', 'cityscapes': 'Cityscapes', 'pascal-context': 'PascalContext'}
 
@@ -42,7 +45,7 @@ def count(config, reducer):
 
 
 def test_every_published_setting_has_a_config():
-    assert len(HOURGLASS) == 9
+    assert len(HOURGLASS) == 9 and len(SWIN) == 7
 
 
 @pytest.mark.parametrize('path', HOURGLASS, ids=lambda path: path.stem)
@@ -54,6 +57,26 @@ def test_published_macs(path):
     assert macs[0] == macs[1]
     assert macs[2] / macs[0] <= 1.03 * ratio
     assert macs[0] / 1e9 == pytest.approx(float(host['gmacs_published']), rel=0.05)
+
+
+@pytest.mark.parametrize('path', SWIN, ids=lambda path: path.stem)
+def test_swin_settings_are_the_published_ones(path):
+    config = load_config(path)
+    reducer = plugin_of(config)
+    with open(ROOT / 'tests/data/expedit.csv', newline='') as file:
+        rows = [
+            row for row in csv.DictReader(file) if row['model'].split()[0].lower() == re.split('[-_]', path.stem)[0]
+        ]
+    published = {(row['after'], row['grid'], row['gmacs_published']) for row in rows}
+    docstring = path.read_text().partition(' GMACs')[0].split()[-1]
+    assert (str(reducer.after), f'{reducer.grid[0]}x{reducer.grid[1]}', docstring) in published
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        backbone = MODELS.build({**config.model.backbone, 'init_cfg': None}).to('meta')
+    variants = [Variant(HOST, sdpa=False), Variant(FUSED), Variant('plugin', reducer)]
+    macs = [row['macs'] for row in count_rows(backbone, variants, torch.empty(1, 3, 768, 1152, device='meta'))]
+    # 18 blocks in the third stage, after 4 in the first two, hold 0.73 of the backbone's MACs; no window is padded.
+    clustered = (22 - reducer.after) / 18 * (1 - reducer.grid[0] ** 2 / 144)
+    assert macs[0] == macs[1] and macs[2] / macs[0] == pytest.approx(1 - 0.73 * clustered, abs=0.01)
 
 
 @pytest.mark.parametrize('path', SHARED_UPDATE, ids=lambda path: path.stem)
