@@ -44,6 +44,24 @@ def test_train_then_test_with_and_without_the_plugin(config_file, tmp_path):
     assert len(list((tmp_path / 'show').rglob('*.png'))) == 3
 
 
+def test_two_processes_and_an_odd_number_of_samples_give_the_same_metrics(config_file, checkpoint, tmp_path):
+    """The plugin in both, under torchrun with gloo."""
+    metrics = []
+    for launcher, work in (
+        ([], 'one'),
+        (['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'], 'two'),
+    ):
+        args = [TOOLS / 'test.py', config_file, checkpoint, '--plugin', PLUGIN, '--work-dir', tmp_path / work]
+        args += ['--launcher', 'pytorch'] if launcher else []
+        command = [sys.executable, *launcher, *map(str, args)]
+        result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        assert result.returncode == 0 and 'tokens became 16' in result.stdout + result.stderr, result.stderr
+        (file,) = (file for file in (tmp_path / work).rglob('*.json') if 'vis_data' not in file.parts)
+        metrics.append(json.loads(file.read_text()))
+    names = ('aAcc', 'mIoU', 'mAcc')
+    assert [metrics[0][name] for name in names] == pytest.approx([metrics[1][name] for name in names], rel=1e-6)
+
+
 def test_mmsegs_own_test_tool_with_the_plugin_line(config_file, checkpoint, tmp_path):
     import mmseg
 

@@ -25,7 +25,7 @@ def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """
     runner = build_test_runner(config, args)
     reductions = _watch(runner)
-    with torch.autocast(runner.model.data_preprocessor.device.type, torch.bfloat16, enabled=args.amp):
+    with torch.autocast(unwrap(runner.model).data_preprocessor.device.type, torch.bfloat16, enabled=args.amp):
         metrics = runner.test()
     for reduction in reductions:
         if not reduction.passes:

@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 
 from ..reducers import Reducer
 from .config import load_config
+from .distributed import join_on_cpu
 from .registry import build_reducer, parse_plugin
 
 
@@ -84,6 +85,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     config = load_config(args.config, args.cfg_options)
     config.launcher = args.launcher
+    join_on_cpu(config)
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     add_plugin(config, parse_plugin(args.plugin) if args.plugin else None, args.sdpa)
