@@ -316,7 +316,10 @@ class Reduction(Attachment):
 
     def _enter_head(self, module: nn.Module, args: tuple) -> tuple | None:
         state = self._pass
-        if not self._fits_head(state, args[0], [state.grid[0] * state.grid[1]] if state else []):
+        if state is None or state.final is None:
+            return None
+        # A head may be called with other tokens than those that left the backbone in this pass.
+        if args[0].shape[:2] != (len(state.final), state.grid[0] * state.grid[1]):
             return None
         return (state.final, *args[1:])
 
@@ -327,15 +330,6 @@ class Reduction(Attachment):
         for number in sorted(state.levels, reverse=True):
             output = self._stages[number].restore(output, state.levels[number].reduced.record)
         return output
-
-    def _fits_head(self, state: _Pass | None, tokens: Tensor, counts: list[int]) -> bool:
-        """Whether what enters the head is what left the backbone in this pass."""
-        return (
-            state is not None
-            and state.final is not None
-            and tokens.shape[0] == len(state.final)
-            and tokens.shape[1] in counts
-        )
 
     # What attention asks
 

@@ -50,8 +50,6 @@ def configs_of(package):
 def build_small(name):
     config = load_config(name)
     for backbone in find_backbones(config.model):
-        backbone.pop('pretrained', None)
-        backbone.init_cfg = None
         if 'depths' in backbone:
             backbone.depths = [1, 1] + [2] * (len(backbone.depths) - 2)
     if 'language_model' not in config.model:

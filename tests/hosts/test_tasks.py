@@ -23,8 +23,7 @@ CONFIGS = [
 
 def build(name):
     config = load_config(name)
-    config.model.backbone.update(depths=(1, 1, 2, 1), init_cfg=None)
-    config.model.backbone.pop('pretrained', None)
+    config.model.backbone.depths = (1, 1, 2, 1)
     return models.randomize(build_model(config))
 
 

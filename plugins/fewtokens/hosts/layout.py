@@ -65,16 +65,29 @@ class Windows:
 
     def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """No prefix tokens; [B * windows, h*w, C]."""
-        (height, width), (h, w), (rows, columns) = self.extent, self.grid, self.counts
-        image = F.pad(tokens.unflatten(1, self.extent), (0, 0, 0, columns * w - width, 0, rows * h - height))
-        windows = image.unflatten(2, (columns, w)).unflatten(1, (rows, h)).transpose(2, 3)
-        return tokens[:, :0], windows.flatten(3, 4).flatten(0, 2)
+        return tokens[:, :0], self.cut(self.pad(tokens)).flatten(0, 2)
 
     def join(self, prefix: Tensor | None, windows: Tensor) -> Tensor:
-        """The inverse of `split`: what stands in the padding is dropped."""
-        (height, width), (rows, columns) = self.extent, self.counts
-        cut = windows.unflatten(1, self.grid).unflatten(0, (-1, rows, columns)).transpose(2, 3)
-        return cut.flatten(3, 4).flatten(1, 2)[:, :height, :width].flatten(1, 2)
+        """The inverse of `split`."""
+        return self.crop(self.uncut(windows.unflatten(0, (-1, *self.counts))))
+
+    def pad(self, tokens: Tensor) -> Tensor:
+        """[B, H*W, C] as an image of whole windows, zeros below and beside it."""
+        down, across = (n * cell - side for n, cell, side in zip(self.counts, self.grid, self.extent))
+        return F.pad(tokens.unflatten(1, self.extent), (0, 0, 0, across, 0, down))
+
+    def crop(self, image: Tensor) -> Tensor:
+        """The inverse of `pad`: what stands in the padding is dropped."""
+        return image[:, : self.extent[0], : self.extent[1]].flatten(1, 2)
+
+    def cut(self, image: Tensor) -> Tensor:
+        """An image of whole windows as [B, rows, columns, h*w, C]."""
+        (rows, columns), (h, w) = self.counts, self.grid
+        return image.unflatten(2, (columns, w)).unflatten(1, (rows, h)).transpose(2, 3).flatten(3, 4)
+
+    def uncut(self, windows: Tensor) -> Tensor:
+        """The inverse of `cut`."""
+        return windows.unflatten(3, self.grid).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def reduced(self, clusters: Grid) -> 'Windows':
         return Windows(tuple(count * side for count, side in zip(self.counts, clusters)), clusters)

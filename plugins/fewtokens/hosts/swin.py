@@ -1,5 +1,6 @@
 """mmdet's and mmseg's SwinTransformer: attention within windows, reduced within windows until the end of a stage."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -96,10 +97,10 @@ def attend(
         key_bias: added to the logits of each token as a key, [B, H*W].
     """
     msa = module.w_msa
-    layout, shifts = Windows(size, window), [side // 2 if module.shift_size else 0 for side in window]
+    layout, shifts = Windows(size, window), tuple(side // 2 if module.shift_size else 0 for side in window)
     rows, columns = layout.counts
-    qkv = _cut(msa.qkv(_shift(_pad(x, layout), shifts)), layout).unflatten(-1, (3, msa.num_heads, -1))
-    keys = None if key_bias is None else _cut(_shift(_pad(key_bias[..., None], layout), shifts), layout)[..., 0]
+    qkv = layout.cut(msa.qkv(_shift(layout.pad(x), shifts))).unflatten(-1, (3, msa.num_heads, -1))
+    keys = None if key_bias is None else layout.cut(_shift(layout.pad(key_bias[..., None]), shifts))[..., 0]
     area = window[0] * window[1]
     bias = table[relative_offsets(window).to(table.device).flatten()].view(area, area, -1).permute(2, 0, 1)
     out = torch.empty_like(qkv[..., 0, :, :])
@@ -108,34 +109,18 @@ def attend(
         for across, last_column in _groups(columns, shifts[1]):
             mask = bias[None]
             if last_row or last_column:
-                mask = mask + _shift_mask(window, tuple(shifts), last_row, last_column).to(bias)
+                mask = mask + _shift_mask(window, shifts, last_row, last_column).to(bias)
             if keys is not None:
                 mask = mask + keys[:, down, across].flatten(0, 2)[:, None, None]
             query, key, value = qkv[:, down, across].flatten(0, 2).permute(2, 0, 3, 1, 4)
             attended = F.scaled_dot_product_attention(query, key, value, mask.to(query.dtype), dropout, scale=msa.scale)
             out[:, down, across] = attended.transpose(1, 2).unflatten(0, out[:, down, across].shape[:3])
-    out = _shift(_uncut(msa.proj_drop(msa.proj(out.flatten(-2))), layout), [-shift for shift in shifts])
-    return module.drop(out[:, : size[0], : size[1]].flatten(1, 2))
+    out = _shift(layout.uncut(msa.proj_drop(msa.proj(out.flatten(-2)))), [-shift for shift in shifts])
+    return module.drop(layout.crop(out))
 
 
-def _pad(x: Tensor, layout: Windows) -> Tensor:
-    """[B, H*W, C] as an image of whole windows."""
-    down, across = (count * side - all_ for count, side, all_ in zip(layout.counts, layout.grid, layout.extent))
-    return F.pad(x.unflatten(1, layout.extent), (0, 0, 0, across, 0, down))
-
-
-def _shift(image: Tensor, shifts: list[int]) -> Tensor:
+def _shift(image: Tensor, shifts: Sequence[int]) -> Tensor:
     return image.roll([-shift for shift in shifts], (1, 2)) if any(shifts) else image
-
-
-def _cut(image: Tensor, layout: Windows) -> Tensor:
-    """An image as windows [B, rows, columns, h*w, C]."""
-    (rows, columns), (h, w) = layout.counts, layout.grid
-    return image.unflatten(2, (columns, w)).unflatten(1, (rows, h)).transpose(2, 3).flatten(3, 4)
-
-
-def _uncut(windows: Tensor, layout: Windows) -> Tensor:
-    return windows.unflatten(3, layout.grid).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def _groups(count: int, shift: int) -> list[tuple[slice, bool]]:

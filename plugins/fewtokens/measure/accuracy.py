@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch import nn
 
-from ..openmmlab.data import check_samples
+from ..openmmlab.data import check_samples, sample_paths
 from ..openmmlab.model import quiet_log
 from ..version import __version__
 from .files import write_whole
@@ -131,9 +131,8 @@ def _fingerprint(dataset: Any) -> str:
     """Tells data sets apart by what is in their files: data may be made anew under the same names."""
     digest = hashlib.sha256()
     for index in range(len(dataset)):
-        sample = dataset.get_data_info(index)
-        for path in (sample.get('img_path'), sample.get('seg_map_path')):
-            if path and Path(path).is_file():
+        for path in sample_paths(dataset.get_data_info(index)):
+            if Path(path).is_file():
                 digest.update(Path(path).read_bytes())
     return digest.hexdigest()
 

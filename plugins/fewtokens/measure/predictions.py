@@ -83,8 +83,9 @@ def _predict(model: nn.Module, variants: list[Variant], file: Path, batch: dict[
         start = time.perf_counter()
         (seen,) = look(model, variant, batch)
         milliseconds.append(1e3 * (time.perf_counter() - start))
-        image = magnify(read_rgb(str(file), seen.labels.shape))
-        painted = painted or [image]
+        if not painted:
+            painted.append(magnify(read_rgb(str(file), seen.labels.shape)))
+        image = painted[0]
         painted.append(paint_labels(image, magnify(seen.labels), palette))
         if seen.clusters is not None:
             painted.append(draw_clusters(image, seen.clusters))

@@ -56,9 +56,13 @@ def usable_device(text: str) -> str:
 
 def choose_reducers(config: Config, texts: list[str]) -> dict[str, Reducer]:
     """Reducers to compare, by their text: the one of the config's plugin line, then those asked for."""
-    hooks = [hook for hook in config.get('custom_hooks') or [] if hook['type'] == 'FewTokensHook']
-    own = {_text(hook.reducer): build_reducer(hook.reducer) for hook in hooks if hook.get('reducer')}
+    hooks = [hook for hook in _plugin_lines(config) if hook.get('reducer')]
+    own = {_text(hook.reducer): build_reducer(hook.reducer) for hook in hooks}
     return own | {text: parse_plugin(text) for text in texts}
+
+
+def _plugin_lines(config: Config) -> list[Any]:
+    return [hook for hook in config.get('custom_hooks') or [] if hook['type'] == 'FewTokensHook']
 
 
 def _text(setting: Any) -> str:
@@ -95,7 +99,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
 def add_plugin(config: Config, reducer: Reducer | None, sdpa: bool) -> None:
     """Adds the plugin line to a config; fails if the config has one with a reducer already."""
     hooks = list(config.get('custom_hooks') or [])
-    present = [hook for hook in hooks if hook['type'] == 'FewTokensHook']
+    present = _plugin_lines(config)
     if reducer is not None and any(hook.get('reducer') for hook in present):
         raise ValueError(
             'the config has a FewTokensHook with a reducer already: leave --plugin out, or take it out there'

@@ -52,7 +52,7 @@ def check_samples(dataset: BaseDataset, skip: bool = False) -> list[str]:
 
 
 def _problem(sample: dict, load: Compose) -> str | None:
-    for path in _paths(sample):
+    for path in sample_paths(sample):
         if '://' not in path and not Path(path).is_file():
             return f'{path} is missing'
     try:
@@ -62,5 +62,6 @@ def _problem(sample: dict, load: Compose) -> str | None:
     return None
 
 
-def _paths(sample: dict) -> Sequence[str]:
+def sample_paths(sample: dict) -> Sequence[str]:
+    """The files that a sample is loaded from."""
     return [sample[key] for key in ('img_path', 'seg_map_path') if isinstance(sample.get(key), str)]
