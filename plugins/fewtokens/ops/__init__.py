@@ -4,5 +4,14 @@ from .hourglass import cluster_tokens, reconstruct_tokens
 from .matching import match_pairs, merge_pairs
 from .medoids import k_medoids
 from .shared_update import merge_tokens
+from .spectral import spectral_medoids
 
-__all__ = ['cluster_tokens', 'k_medoids', 'match_pairs', 'merge_pairs', 'merge_tokens', 'reconstruct_tokens']
+__all__ = [
+    'cluster_tokens',
+    'k_medoids',
+    'match_pairs',
+    'merge_pairs',
+    'merge_tokens',
+    'reconstruct_tokens',
+    'spectral_medoids',
+]

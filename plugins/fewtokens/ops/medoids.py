@@ -47,11 +47,18 @@ def k_medoids(
         x = x / (norms[:, :, None] + 1e-6)
     # A point that isn't finite is far from everything, itself included; the rest is clustered as usual.
     distances = _distances(x, metric, p).nan_to_num_(nan=_FAR, posinf=_FAR)
+    return choose_medoids(distances, norms, k, max_iters, tol)
+
+
+def choose_medoids(
+    distances: Tensor, norms: Tensor, k: int, max_iters: int = 100, tol: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """k-medoids on distances [B, N, N], starting from the point of largest norm [B, N]; returns as `k_medoids`."""
     medoids = _farthest_first(distances, norms, k)
     active = torch.ones_like(medoids[:, 0], dtype=torch.bool)
     for _ in range(max_iters):
         moved = _best_members(distances[active], _nearest(distances[active], medoids[active]), k)
-        shift = distances[active].gather(1, moved[:, :, None].expand(-1, -1, x.shape[1]))
+        shift = distances[active].gather(1, moved[:, :, None].expand(-1, -1, distances.shape[2]))
         still = (shift.gather(2, medoids[active][:, :, None])[:, :, 0] <= tol).all(dim=1)
         medoids[active] = torch.where(still[:, None], medoids[active], moved)
         active[active.clone()] = ~still

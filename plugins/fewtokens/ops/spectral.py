@@ -1,0 +1,112 @@
+"""Spectral clustering whose clusters are named by medoids, as CenterCLIP uses it, https://arxiv.org/abs/2205.00823."""
+
+import torch
+from torch import Tensor
+
+from .medoids import choose_medoids
+from .precision import in_float32
+
+
+@torch.no_grad()
+@in_float32
+def spectral_medoids(
+    x: Tensor,
+    k: int,
+    graph: str = 'heat',
+    sigma: float = 2.0,
+    knn: int | None = None,
+    normalize: bool = False,
+    positions: Tensor | None = None,
+    window: float | tuple[float, ...] | None = None,
+    max_iters: int = 100,
+    tol: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    """Picks k of each sample's points, one for each cluster of their graph.
+
+    The rows of the k eigenvectors of smallest eigenvalue of the graph's symmetric normalised Laplacian, each divided by
+    its norm, are clustered by k-medoids (Ng, Jordan and Weiss, NeurIPS 2001). Its start is the point of largest L2 norm
+    in x, as in `k_medoids`: the rows all have norm one, and which is the largest would rest on rounding.
+
+    Args:
+        x: points [B, N, C].
+        k: number of medoids, 1 to N.
+        graph: 'heat' links all points with weights exp(-d^2 / (2 sigma^2)); 'knn' links each with its nearest ones, by
+            weight one where both are among the other's nearest, a half where one is.
+        sigma: the width of 'heat', in units of distance.
+        knn: number of neighbours for 'knn', itself not counted; 10 if None. Clamped to N - 1.
+        normalize: measure distances between the points divided by their norms.
+        positions: coordinates [N, D] of the points, in space and time for instance; needed by `window`.
+        window: link only points whose positions differ by no more than this, in each of the D dimensions.
+        max_iters, tol: see `k_medoids`.
+
+    Returns:
+        medoids [B, k] int64, ascending indices of points, and labels [B, N] int64, each point's position in medoids.
+
+    Raises:
+        ValueError: shapes or settings don't fit.
+    """
+    _check(x, k, graph, sigma, knn, positions, window)
+    norms = x.norm(dim=2)
+    if normalize:
+        x = x / (norms[:, :, None] + 1e-6)
+    # Points that aren't finite are far from everything; the rest is clustered as usual.
+    finite = x.isfinite().all(dim=2)
+    x = torch.where(finite[:, :, None], x, 0).double()
+    near = finite[:, :, None] & finite[:, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    if window is not None:
+        near &= _within(positions.to(x.device), window)
+    affinity = _heat(x, near, sigma) if graph == 'heat' else _neighbours(x, near, 10 if knn is None else knn)
+    rows = _smallest_eigenvectors(affinity, k)
+    rows = rows / rows.norm(dim=2, keepdim=True).clamp_min(1e-12)
+    distances = torch.stack([torch.cdist(sample, sample) for sample in rows.float()])
+    return choose_medoids(distances, norms.nan_to_num(nan=torch.inf), k, max_iters, tol)
+
+
+def _check(
+    x: Tensor, k: int, graph: str, sigma: float, knn: int | None, positions: Tensor | None, window: object
+) -> None:
+    if x.ndim != 3 or x.shape[0] == 0:
+        raise ValueError(f'points have shape {tuple(x.shape)}; [B, N, C] with B >= 1 is needed')
+    if not 1 <= k <= x.shape[1]:
+        raise ValueError(f'k={k} must be between 1 and the number of points, {x.shape[1]}')
+    if graph not in ('heat', 'knn'):
+        raise ValueError(f"graph={graph!r} must be 'heat' or 'knn'")
+    if not sigma > 0:
+        raise ValueError(f'sigma={sigma} must be positive')
+    if knn is not None and (graph != 'knn' or knn < 1):
+        raise ValueError(f"knn={knn} must be at least 1, and is for graph='knn'")
+    if window is not None and (positions is None or positions.shape[:1] != x.shape[1:2]):
+        shape = None if positions is None else tuple(positions.shape)
+        raise ValueError(f'window={window} needs positions [{x.shape[1]}, D]; they are {shape}')
+
+
+def _within(positions: Tensor, window: float | tuple[float, ...]) -> Tensor:
+    """[N, N] bool: points whose positions differ by no more than the window."""
+    window = torch.as_tensor(window, device=positions.device)
+    return ((positions[:, None] - positions[None]).abs() <= window).all(dim=2)
+
+
+def _heat(x: Tensor, near: Tensor, sigma: float) -> Tensor:
+    """[B, N, N]: the heat kernel's weights divided by the square roots of both points' sums."""
+    logits = torch.cdist(x, x).square_().div_(-2 * sigma**2).masked_fill_(~near, -torch.inf)
+    # By logarithms: far apart, as tokens are, all of a point's weights may be too small for a float.
+    half = logits.logsumexp(dim=2).clamp_min(torch.finfo(x.dtype).min) / 2
+    return (logits - half[:, :, None] - half[:, None, :]).exp_()
+
+
+def _neighbours(x: Tensor, near: Tensor, knn: int) -> Tensor:
+    """[B, N, N]: the symmetrised nearest-neighbour graph, divided by the square roots of both points' sums."""
+    distances = torch.cdist(x, x).masked_fill_(~near, torch.inf)
+    nearest = distances.topk(min(knn, x.shape[1] - 1), largest=False)
+    linked = torch.zeros_like(distances).scatter_(2, nearest.indices, nearest.values.isfinite().to(x.dtype))
+    weights = (linked + linked.transpose(1, 2)) / 2
+    root = weights.sum(dim=2).sqrt()
+    root = torch.where(root > 0, root, 1)
+    return weights / (root[:, :, None] * root[:, None, :])
+
+
+def _smallest_eigenvectors(affinity: Tensor, k: int) -> Tensor:
+    """[B, N, k]: of the Laplacian 1 - affinity; a point without links is a component of its own, with eigenvalue 0."""
+    laplacian = -affinity
+    laplacian.diagonal(dim1=1, dim2=2).add_(affinity.sum(dim=2) > 0)
+    return torch.linalg.eigh(laplacian).eigenvectors[:, :, :k]

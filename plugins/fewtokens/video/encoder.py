@@ -1,0 +1,174 @@
+"""CLIP's visual tower on videos, with fewer tokens after some of its blocks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .segments import SegmentClustering
+from .towers import Tower, find_tower
+
+
+class VideoEncoder(nn.Module):
+    """Encodes videos with an open_clip model's visual tower: one vector of unit length each.
+
+    Frames go through the tower's first blocks one by one; then each segment's tokens are clustered and go through the
+    rest as an image's would. Frame or segment embeddings are averaged, which is CLIP4Clip's mean pooling,
+    https://arxiv.org/abs/2104.08860. The model itself stays as it is: several encoders may share it, though not from
+    several threads at once. To compile, compile the tower's blocks: `for block in …: block.compile()`.
+
+    Args:
+        clip: an open_clip model or its visual tower, of the kind VisionTransformer (open_clip's or timm's).
+        clustering: what is done to the tokens. A sequence does it in several places, each working on the segments of
+            the one before. None: nothing.
+        after: after how many blocks; for a sequence, as many numbers, ascending.
+        temporal: a module ([B, S, D], mask [B, S]) -> [B, S, D] over the embeddings, such as `SeqTransf`.
+
+    Raises:
+        ValueError: a tower of another kind, or settings that don't fit it.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        clustering: SegmentClustering | Sequence[SegmentClustering] | None = None,
+        after: int | Sequence[int] = 6,
+        temporal: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.temporal = temporal
+        self._set(clustering, after)
+
+    @property
+    def visual(self) -> nn.Module:
+        """The tower."""
+        return getattr(self.clip, 'visual', self.clip)
+
+    @contextmanager
+    def using(
+        self, clustering: SegmentClustering | Sequence[SegmentClustering] | None, after: int | Sequence[int] = 6
+    ) -> Iterator['VideoEncoder']:
+        """Works with another clustering, or with none, for the length of a `with`."""
+        kept = self.clustering, self.after
+        self._set(clustering, after)
+        try:
+            yield self
+        finally:
+            self._set(*kept)
+
+    def forward(self, video: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encodes a batch of videos.
+
+        Args:
+            video: [B, T, 3, H, W], normalised as the tower wants it.
+            mask: [B, T] bool, True where a frame is real; None if all are.
+
+        Returns:
+            [B, D], of unit length.
+
+        Raises:
+            ValueError: shapes don't fit the tower or the clustering (see `SegmentClustering.forward`).
+        """
+        embeddings, real = self.encode_frames(video, mask)
+        if self.temporal is not None:
+            embeddings = self.temporal(embeddings, real)
+        embeddings = torch.where(real[:, :, None], F.normalize(embeddings, dim=2), 0)
+        return F.normalize(embeddings.sum(dim=1) / real.sum(dim=1, keepdim=True), dim=1)
+
+    def encode_frames(self, video: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Embeds each frame, or each segment where there is a clustering: before temporal module and pooling.
+
+        Returns:
+            embeddings [B, S, D], not normalised, and mask [B, S] bool, True where a frame or segment is real.
+
+        Raises:
+            ValueError: see `forward`.
+        """
+        tower = find_tower(self.visual)
+        _check_video(video, mask, tower)
+        dropping = tower.drops_patches
+        grid = None if dropping else tuple(size // patch for size, patch in zip(video.shape[3:], tower.patch_size))
+        steps = {}
+        segments = mask
+        for index, clustering in self._places():
+            if dropping and clustering.needs_all_patches:
+                raise ValueError(f'{clustering} needs all patches in place: set patch_dropout=0')
+            steps[index] = _Step(clustering, len(video), segments, tower, grid)
+            segments = None if segments is None else clustering.segment_mask(segments)
+            grid = None if clustering.selects else grid
+        with tower.inserted(steps):
+            embeddings = _pooled(self.visual(video.flatten(0, 1))).unflatten(0, (len(video), -1))
+        if segments is None:
+            segments = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
+        return embeddings, segments
+
+    def _set(self, clustering: Any, after: Any) -> None:
+        several = clustering is not None and not isinstance(clustering, SegmentClustering)
+        if clustering is not None:
+            places = list(after) if several else [after]
+            depth = len(find_tower(self.visual).blocks)
+            if several and len(places) != len(clustering):
+                raise ValueError(f'after={after} must have a number for each of {len(clustering)} clusterings')
+            if places != sorted(set(places)) or not 0 <= places[0] <= places[-1] < depth:
+                raise ValueError(
+                    f'after={after} must be between 0 and {depth - 1}, ascending; there are {depth} blocks'
+                )
+        self.clustering = nn.ModuleList(clustering) if several else clustering
+        self.after = after
+
+    def _places(self) -> list[tuple[int, SegmentClustering]]:
+        if self.clustering is None:
+            return []
+        if isinstance(self.clustering, nn.ModuleList):
+            return list(zip(self.after, self.clustering))
+        return [(self.after, self.clustering)]
+
+
+class _Step(nn.Module):
+    """A clustering between a tower's blocks, with what it must know of one pass."""
+
+    def __init__(
+        self,
+        clustering: SegmentClustering,
+        videos: int,
+        mask: Tensor | None,
+        tower: Tower,
+        grid: tuple[int, int] | None,
+    ) -> None:
+        super().__init__()
+        self.clustering = clustering
+        self.videos, self.mask, self.tower, self.grid = videos, mask, tower, grid
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        x = x if self.tower.batch_first else x.transpose(0, 1)
+        tokens = x.unflatten(0, (self.videos, -1))
+        tokens = self.clustering(tokens, self.mask, self.tower.num_prefix_tokens, self.grid).flatten(0, 1)
+        return tokens if self.tower.batch_first else tokens.transpose(0, 1)
+
+
+def _pooled(out: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a tower returns, without tokens beside it: [B, D]."""
+    pooled = out[0] if isinstance(out, tuple) else out
+    pooled = pooled.squeeze(1) if pooled.ndim == 3 and pooled.shape[1] == 1 else pooled
+    if pooled.ndim != 2:
+        raise ValueError(f'the visual tower pools nothing: it returns {tuple(pooled.shape)}, not one vector an image')
+    return pooled
+
+
+def _check_video(video: Tensor, mask: Tensor | None, tower: Tower) -> None:
+    shape = tuple(video.shape)
+    if video.ndim != 5 or shape[2] != 3 or 0 in shape:
+        raise ValueError(f'the video has shape {shape}; [B, T, 3, H, W] with B, T >= 1 is needed')
+    if not video.is_floating_point():
+        raise ValueError(f'the video is {video.dtype}; normalised floating-point frames are needed')
+    if tower.image_size is not None and shape[3:] != tower.image_size:
+        height, width = tower.image_size
+        raise ValueError(f'frames are {shape[3]} x {shape[4]}; the visual tower takes {height} x {width}')
+    if mask is not None and (mask.shape != video.shape[:2] or mask.dtype != torch.bool):
+        raise ValueError(f'mask is {mask.dtype} {tuple(mask.shape)}; bool {shape[:2]} is needed')
+    if mask is not None and not mask.any(dim=1).all():
+        raise ValueError(f'video {int(mask.any(dim=1).int().argmin())} of the batch has no real frame')

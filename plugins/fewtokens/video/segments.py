@@ -1,0 +1,252 @@
+"""Fewer tokens for a video: segments of frames whose tokens are clustered, as CenterCLIP does it.
+
+https://arxiv.org/abs/2205.00823
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import k_medoids, spectral_medoids
+from .frames import group_segments, shift_channels
+
+ALGORITHMS = ('kmedoids', 'spectral', 'pooling', 'sparse_sampling', 'temporal_shift', 'token_shift')
+_SELECTING = ('kmedoids', 'spectral', 'sparse_sampling')
+_SHIFTING = ('temporal_shift', 'token_shift')
+
+
+class SegmentClustering(nn.Module):
+    """Splits a video's frames into equal segments and keeps few of each segment's patch tokens.
+
+    Prefix tokens (the class token) are averaged over a segment's frames. Which tokens are kept is decided without
+    gradient; the kept values have one.
+
+    Args:
+        segments: into how many parts the frames are split, as evenly as possible. The shifts keep every frame: None.
+        clusters: patch tokens kept of each segment; the poolings and shifts keep as many as a frame has: None.
+        algorithm:
+            'kmedoids', the default: medoids of the segment's tokens, in their order.
+            'spectral': medoids of the tokens' spectral embedding.
+            'pooling': each token averaged over the segment's frames.
+            'sparse_sampling': tokens at equal steps; in training one drawn at random from each of K equal parts.
+            'temporal_shift': the first eighth of a patch token's channels comes from the next frame, the second from
+            the one before, zeros at the ends.
+            'token_shift': the same for the class token alone.
+        aggregate: 'medoid' keeps each cluster's medoid, 'mean' the mean of its members.
+        metric, p, normalize: see `fewtokens.ops.k_medoids`.
+        graph, sigma, knn: see `fewtokens.ops.spectral_medoids`.
+        window: for 'spectral', a token is linked only with those at most (frames, patches) away.
+        cluster_embedding: adds a learned vector to each kept token, by its position among them. Starts at zero.
+        frame_embedding: adds a learned vector to the tokens of each of at most so many frames, before clustering.
+            Starts at zero.
+        width: of a token; needed by the embeddings.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        segments: int | None = None,
+        clusters: int | None = None,
+        algorithm: str = 'kmedoids',
+        aggregate: str = 'medoid',
+        metric: str = 'euclidean',
+        p: float = 2.0,
+        normalize: bool = False,
+        graph: str = 'heat',
+        sigma: float = 2.0,
+        knn: int | None = None,
+        window: tuple[int, int] | None = None,
+        cluster_embedding: bool = False,
+        frame_embedding: int = 0,
+        width: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.segments, self.clusters, self.algorithm, self.aggregate = segments, clusters, algorithm, aggregate
+        self.metric, self.p, self.normalize = metric, p, normalize
+        self.graph, self.sigma, self.knn, self.window = graph, sigma, knn, window
+        self._check(cluster_embedding, frame_embedding, width)
+        self.cluster_embedding = nn.Parameter(torch.zeros(clusters, width)) if cluster_embedding else None
+        self.frame_embedding = nn.Parameter(torch.zeros(frame_embedding, width)) if frame_embedding else None
+
+    def _check(self, cluster_embedding: bool, frame_embedding: int, width: int | None) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(f'algorithm={self.algorithm!r} must be one of {", ".join(ALGORITHMS)}')
+        if self.aggregate not in ('medoid', 'mean'):
+            raise ValueError(f"aggregate={self.aggregate!r} must be 'medoid' or 'mean'")
+        needed = dict(segments=self.algorithm not in _SHIFTING, clusters=self.algorithm in _SELECTING)
+        for name in ('segments', 'clusters'):
+            value = getattr(self, name)
+            if (needed[name] and value is None) or (value is not None and value < 1):
+                raise ValueError(f'{name}={value} must be at least 1 for {self.algorithm}')
+        if self.window is not None and self.algorithm != 'spectral':
+            raise ValueError(f"window={self.window} is for algorithm='spectral', not {self.algorithm!r}")
+        if cluster_embedding and self.algorithm not in _SELECTING:
+            raise ValueError(f'{self.algorithm} has no clusters to embed')
+        if (cluster_embedding or frame_embedding) and width is None:
+            raise ValueError('width=None must be the width of a token when there are embeddings')
+
+    @property
+    def selects(self) -> bool:
+        """Whether few of the tokens are kept, which then stand on no grid."""
+        return self.algorithm in _SELECTING
+
+    @property
+    def needs_all_patches(self) -> bool:
+        """Whether it relies on where in its frame a token is."""
+        return self.algorithm in ('pooling', 'temporal_shift') or self.window is not None
+
+    def extra_repr(self) -> str:
+        return f'segments={self.segments}, clusters={self.clusters}, algorithm={self.algorithm!r}'
+
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        num_prefix_tokens: int = 1,
+        grid: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Reduces the tokens of a batch of videos. A video's result does not depend on the others or on padding.
+
+        With a mask, each video's real frames are split into the segments: a video with fewer real frames than segments
+        has a frame each in its first segments, and zeros in the rest (see `segment_mask`). A segment with fewer tokens
+        than clusters keeps all of them, repeated as evenly as possible.
+
+        Args:
+            tokens: [B, T, P+L, C], prefix tokens first.
+            mask: [B, T] bool, True where a frame is real; None if all are.
+            num_prefix_tokens: P, 0 or more.
+            grid: rows and columns of a frame's patches, L in all; needed by `window`.
+
+        Returns:
+            [B, S, P+K, C].
+
+        Raises:
+            ValueError: shapes don't fit, a video has no real frame, or, without a mask, there are fewer frames than
+                segments or fewer tokens than clusters.
+        """
+        self._check_input(tokens, mask, num_prefix_tokens, grid)
+        if self.frame_embedding is not None:
+            tokens = tokens + self._frame_vectors(tokens, mask)
+        if self.algorithm in _SHIFTING:
+            return self._shift(tokens, mask, num_prefix_tokens)
+        if mask is None and tokens.shape[1] % self.segments == 0:
+            parts = tokens.unflatten(1, (self.segments, -1))
+            return self._reduce(parts.flatten(0, 1), num_prefix_tokens, grid).unflatten(0, parts.shape[:2])
+        frames = tokens.flatten(0, 1)
+        places, reduced = [], []
+        for place, members in group_segments(_mask_of(tokens, mask), self.segments):
+            places.append(place)
+            reduced.append(self._reduce(frames[members], num_prefix_tokens, grid))
+        reduced = torch.cat(reduced)
+        out = reduced.new_zeros(len(tokens) * self.segments, *reduced.shape[1:])
+        return out.index_copy(0, torch.cat(places), reduced).unflatten(0, (len(tokens), self.segments))
+
+    def segment_mask(self, mask: Tensor) -> Tensor:
+        """[B, S] bool, True where a segment has real frames, for a frame mask [B, T]."""
+        if self.algorithm in _SHIFTING:
+            return mask
+        return torch.arange(self.segments, device=mask.device) < mask.sum(dim=1, keepdim=True)
+
+    def _reduce(self, tokens: Tensor, num_prefix_tokens: int, grid: tuple[int, int] | None) -> Tensor:
+        """Segments of equal length: [G, F, P+L, C] -> [G, P+K, C]."""
+        if self.algorithm == 'pooling':
+            return tokens.mean(dim=1)
+        prefix = tokens[:, :, :num_prefix_tokens].mean(dim=1)
+        patches = tokens[:, :, num_prefix_tokens:].flatten(1, 2)
+        if patches.shape[1] <= self.clusters:
+            kept = patches[:, _repeated(patches.shape[1], self.clusters, patches.device)]
+        elif self.algorithm == 'sparse_sampling':
+            kept = patches[:, self._sample(patches.shape[1]).to(patches.device)]
+        else:
+            kept = self._cluster(patches, tokens.shape[1], grid)
+        if self.cluster_embedding is not None:
+            kept = kept + self.cluster_embedding.to(kept.dtype)
+        return torch.cat((prefix, kept), dim=1)
+
+    def _sample(self, tokens: int) -> Tensor:
+        """[K] int64: the middle of each of K equal parts, or in training a random place in it."""
+        within = torch.rand(self.clusters, dtype=torch.float64) if self.training else 0.5
+        steps = torch.arange(self.clusters, dtype=torch.float64) + within
+        return (tokens / self.clusters * steps).long().clamp_(max=tokens - 1)
+
+    def _cluster(self, patches: Tensor, frames: int, grid: tuple[int, int] | None) -> Tensor:
+        if self.algorithm == 'kmedoids':
+            medoids, labels = k_medoids(patches, self.clusters, self.metric, self.p, self.normalize)
+        else:
+            near = {} if self.window is None else dict(positions=_positions(frames, grid, patches), window=self._reach)
+            medoids, labels = spectral_medoids(
+                patches, self.clusters, self.graph, self.sigma, self.knn, normalize=self.normalize, **near
+            )
+        if self.aggregate == 'medoid':
+            return patches.gather(1, medoids[:, :, None].expand(-1, -1, patches.shape[2]))
+        return _cluster_means(patches, labels, self.clusters)
+
+    @property
+    def _reach(self) -> tuple[int, int, int]:
+        return self.window[0], self.window[1], self.window[1]
+
+    def _shift(self, tokens: Tensor, mask: Tensor | None, num_prefix_tokens: int) -> Tensor:
+        prefix, patches = tokens[:, :, :num_prefix_tokens], tokens[:, :, num_prefix_tokens:]
+        mask = _mask_of(tokens, mask)
+        if self.algorithm == 'temporal_shift':
+            return torch.cat((prefix, shift_channels(patches, mask)), dim=2)
+        return torch.cat((shift_channels(tokens[:, :, :1], mask), tokens[:, :, 1:]), dim=2)
+
+    def _frame_vectors(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, T, 1, C]: the vector of each frame, counted among the real ones."""
+        rank = (_mask_of(tokens, mask).cumsum(dim=1) - 1).clamp(min=0)
+        return self.frame_embedding.to(tokens.dtype)[rank][:, :, None]
+
+    def _check_input(self, tokens: Tensor, mask: Tensor | None, prefix: int, grid: tuple[int, int] | None) -> None:
+        shape = tuple(tokens.shape)
+        if tokens.ndim != 4 or 0 in shape[:2] or shape[2] <= prefix:
+            raise ValueError(f'tokens have shape {shape}; [B, T, {prefix} + L, C] with B, T, L >= 1 is needed')
+        if mask is not None and (mask.shape != tokens.shape[:2] or mask.dtype != torch.bool):
+            raise ValueError(f'mask is {mask.dtype} {tuple(mask.shape)}; bool {shape[:2]} is needed')
+        if mask is not None and not mask.any(dim=1).all():
+            raise ValueError(f'video {int(mask.any(dim=1).int().argmin())} of the batch has no real frame')
+        if self.algorithm == 'token_shift' and prefix == 0:
+            raise ValueError('token_shift needs a class token; there is none: temporal_shift fits')
+        if grid is not None and grid[0] * grid[1] != shape[2] - prefix:
+            raise ValueError(f'a grid of {grid[0]} x {grid[1]} does not have {shape[2] - prefix} patches')
+        if grid is None and self.window is not None:
+            raise ValueError(f'window={self.window} needs the grid of the patches')
+        if self.frame_embedding is not None and shape[1] > len(self.frame_embedding):
+            raise ValueError(f'there are {shape[1]} frames, and frame_embedding={len(self.frame_embedding)}')
+        if mask is None:
+            self._check_counts(shape[1], shape[2] - prefix)
+
+    def _check_counts(self, frames: int, patches: int) -> None:
+        if self.segments is not None and self.segments > frames:
+            raise ValueError(f'segments={self.segments} must be at most the number of frames, {frames}')
+        if self.algorithm in _SHIFTING and self.segments not in (None, frames):
+            raise ValueError(f'{self.algorithm} keeps every frame: segments={self.segments} must be {frames}')
+        if self.algorithm in _SELECTING:
+            tokens = frames // self.segments * patches
+            if self.clusters > tokens:
+                raise ValueError(f"clusters={self.clusters} must be at most a segment's number of tokens, {tokens}")
+
+
+def _mask_of(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    return tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
+def _repeated(count: int, places: int, device: torch.device) -> Tensor:
+    """[places] int64: all of `count` tokens in order, each repeated as evenly as possible."""
+    return torch.arange(places, device=device) * count // places
+
+
+def _positions(frames: int, grid: tuple[int, int], patches: Tensor) -> Tensor:
+    """[N, 3]: frame, row and column of a segment's tokens."""
+    ranges = (torch.arange(size, device=patches.device) for size in (frames, *grid))
+    return torch.cartesian_prod(*ranges)
+
+
+def _cluster_means(patches: Tensor, labels: Tensor, clusters: int) -> Tensor:
+    """[G, K, C]: the mean of each cluster's members."""
+    sums = patches.new_zeros(len(patches), clusters, patches.shape[2])
+    sums = sums.scatter_add(1, labels[:, :, None].expand_as(patches), patches)
+    counts = torch.zeros(labels.shape[0], clusters, dtype=patches.dtype, device=patches.device)
+    counts = counts.scatter_add(1, labels, torch.ones_like(labels, dtype=patches.dtype))
+    return sums / counts[:, :, None]
