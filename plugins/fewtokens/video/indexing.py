@@ -79,6 +79,9 @@ def encode_videos(
                 done = []
             if bar:
                 bar.update(len(decoded))
+    except ImportError as error:
+        # A decoding process adds its traceback.
+        raise ImportError(str(error).strip().rpartition('\n')[2]) from error
     except RuntimeError as error:
         if 'DataLoader worker' not in str(error):
             raise

@@ -71,6 +71,11 @@ class VideoIndex:
         """What the index was told of the model that wrote it."""
         return self._known().model
 
+    @property
+    def folder(self) -> Path:
+        """Of the videos."""
+        return Path(self._known().folder)
+
     def __len__(self) -> int:
         return len(self._known().files)
 
@@ -95,7 +100,7 @@ class VideoIndex:
             encode: from frames, a list of [T, 3, H, W] uint8, to embeddings [B, D] of unit length.
             load: from `dict(video_path=…)` to one with `frames` [T, H, W, 3] uint8, such as `LoadFrames`.
             model: describes the model, its weights and the loading, in JSON types. Updates with another are refused;
-                only its `checkpoint`, the place where the weights were read, may differ.
+                only the place where the weights were read, its `checkpoint` or `model.clip.pretrained`, may differ.
             batch: videos that are encoded together.
             workers: processes that decode; 0 decodes in this one.
             skip_unreadable: remember videos that can't be read and leave them out until they change; else the first
@@ -133,11 +138,11 @@ class VideoIndex:
             embedding: of the text, [D].
 
         Raises:
-            FileNotFoundError, ValueError: there is no index or it is damaged, or `embedding` or `k` doesn't fit it.
+            FileNotFoundError, ValueError: see `load`, or `embedding` or `k` doesn't fit the index.
         """
         if k < 1:
             raise ValueError(f'k must be at least 1, not {k}')
-        index = self._load()
+        index = self.load()
         query = np.asarray(embedding, dtype=np.float32)
         if query.shape != (index.d,) or not np.isfinite(query).all():
             raise ValueError(f'a text embedding must be [{index.d}] and finite, not {list(query.shape)}')
@@ -149,12 +154,12 @@ class VideoIndex:
             if i >= 0
         ]
 
-    def _known(self) -> Manifest:
-        if self._manifest is None:
-            raise FileNotFoundError(f'there is no video index in {str(self.path)!r}: make one with the index command')
-        return self._manifest
+    def load(self) -> Any:
+        """Reads the FAISS index, if it hasn't been read; `find` does it by itself.
 
-    def _load(self) -> Any:
+        Raises:
+            FileNotFoundError, ValueError: there is no index, its first update has not ended, or it is damaged.
+        """
         if self._faiss is None:
             if self._known().generation == 0:
                 raise ValueError(f'the first indexing into {str(self.path)!r} has not ended: run it again, it goes on')
@@ -165,6 +170,11 @@ class VideoIndex:
                 self._manifest = read_manifest(self.path)
                 self._faiss = read_faiss(self.path, self._known())
         return self._faiss
+
+    def _known(self) -> Manifest:
+        if self._manifest is None:
+            raise FileNotFoundError(f'there is no video index in {str(self.path)!r}: make one with the index command')
+        return self._manifest
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -233,13 +243,16 @@ class VideoIndex:
         return True
 
 
+_PLACES = ('checkpoint', 'model.clip.pretrained')
+
+
 def check_model(known: dict[str, Any], given: dict[str, Any], path: Path) -> None:
     """Raises a ValueError that names the fields in which a model is not the one that wrote an index."""
     known, given = _flat(known), _flat(given)
     differ = [
         f'{name} is {given.get(name, "not set")}, was {known.get(name, "not set")}'
         for name in {**known, **given}
-        if name != 'checkpoint' and known.get(name) != given.get(name)
+        if name not in _PLACES and known.get(name) != given.get(name)
     ]
     if differ:
         raise ValueError(
