@@ -77,13 +77,15 @@ def choose_model(args: argparse.Namespace, index: VideoIndex) -> dict[str, Any]:
     """The model that was asked for; else that of the index; else OpenAI's CLIP."""
     if args.config and args.clip:
         raise ValueError('--config and --clip exclude each other: each says which model encodes')
-    if args.pretrained and not args.clip:
-        raise ValueError("--pretrained is for --clip; a config's weights are its --checkpoint")
+    if bool(args.clip) != bool(args.pretrained):
+        raise ValueError('--clip and --pretrained go together: a model of open_clip, and a tag or file of its weights')
+    if args.checkpoint and not args.config and (args.clip or not index.exists):
+        raise ValueError('--checkpoint goes with --config, or says where the weights of an index are now')
+    if args.cfg_options and not args.config:
+        raise ValueError('--cfg-options are for --config')
     if args.config:
         setting = search_model.from_config(args.config, args.checkpoint, args.cfg_options)
     elif args.clip:
-        if not args.pretrained:
-            raise ValueError("--clip needs --pretrained, the model's weights: one of open_clip's tags, or a file")
         setting = search_model.from_clip(args.clip, args.pretrained)
     elif index.exists:
         setting = known_model(index, args.checkpoint)

@@ -199,8 +199,11 @@ def test_bad_input(main, folder, model, tmp_path, capsys):
     with pytest.raises(ValueError, match='query is empty'):
         main('find', ' ', *where)
     for options, message in (
-        (['--clip', 'ViT-B-32'], '--clip needs --pretrained'),
-        (['--pretrained', 'openai'], '--pretrained is for --clip'),
+        (['--clip', 'ViT-B-32'], '--clip and --pretrained go together'),
+        (['--pretrained', 'openai'], '--clip and --pretrained go together'),
+        (['--clip', 'a', '--pretrained', 'b', '--checkpoint', 'c'], '--checkpoint goes with --config'),
+        (['--checkpoint', 'c'], '--checkpoint goes with --config'),
+        (['--cfg-options', 'a=1'], '--cfg-options are for --config'),
         ([*model, '--clip', 'ViT-B-32'], 'exclude each other'),
         (model[:2], 'names no pretrained weights'),
         ([*model, '--plugin', 'SegmentClustering(2)'], 'named literal values'),

@@ -124,8 +124,8 @@ def test_goes_on_after_an_interruption(index, folder):
     assert encode.seen == 3 and not (index.path / 'shards').exists()
 
 
-def test_a_killed_indexing_goes_on_and_an_old_index_works_meanwhile(index, folder):
-    """Killed between two commits, while the temporary file of a shard is there."""
+def test_an_old_index_works_while_a_new_one_is_being_made(index, folder):
+    """And half-written files are no harm."""
     update(index, folder)
     for name in 'fghi':
         (folder / f'{name}.mp4').write_text(name)
@@ -137,6 +137,38 @@ def test_a_killed_indexing_goes_on_and_an_old_index_works_meanwhile(index, folde
     assert len(VideoIndex(index.path).find(embedding(0), 20)) == 5
     encode = Encode()
     assert summary(update(VideoIndex(index.path), folder, encode)) == (4, 0, 0, 9) and encode.seen == 2
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_search import Encode, VideoIndex, update
+
+class Killed(Encode):
+    def __call__(self, videos):
+        if self.seen == 80:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(videos)
+
+update(VideoIndex(sys.argv[3]), Path(sys.argv[2]), Killed(), batch=10)
+"""
+
+
+def test_goes_on_after_sigkill(index, tmp_path):
+    """Of a hundred videos seventy were committed, the first ten after 64, and eighty encoded."""
+    folder = tmp_path / 'many'
+    folder.mkdir()
+    for number in range(100):
+        (folder / f'{number:03}.mp4').write_text(chr(number))
+    script = tmp_path / 'killed.py'
+    script.write_text(KILLED)
+    command = [sys.executable, str(script), os.path.dirname(__file__), str(folder), str(index.path)]
+    killed = subprocess.run(command, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    assert killed.returncode == -9, killed.stderr
+    encode = Encode()
+    assert summary(update(VideoIndex(index.path), folder, encode)) == (100, 0, 0, 100) and encode.seen == 30
+    assert index.path.joinpath('generation-1').is_dir() and not (index.path / 'shards').exists()
 
 
 def test_unreadable_videos(index, folder):

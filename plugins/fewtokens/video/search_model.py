@@ -13,7 +13,7 @@ from torch import nn
 
 from ..openmmlab.config import load_config
 from ..openmmlab.model import build_model, without_pretrained
-from .model import load_pretrained
+from .model import load_pretrained  # registers the model as well
 from .plugin import parse_clustering
 
 LOADING = ('frames', 'how', 'rate', 'size')
@@ -108,8 +108,6 @@ def build(setting: dict[str, Any], device: str = 'cpu') -> tuple[nn.Module, dict
     Raises:
         FileNotFoundError, ValueError: the weights aren't there, or aren't this model's.
     """
-    from . import openmmlab  # noqa: F401  registers the model
-
     model = build_model(Config(dict(model=setting['model'])), setting['checkpoint'])
     clip = setting['model']['clip']
     if setting['checkpoint'] is None:
