@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -66,11 +67,13 @@ def from_clip(name: str, pretrained: str) -> dict[str, Any]:
 
 
 def _setting(model: Any, loading: dict[str, Any], checkpoint: str | None) -> dict[str, Any]:
-    setting = dict(model=dict(model), loading=loading, checkpoint=checkpoint)
+    setting = dict(model=dict(model), loading=loading, checkpoint=checkpoint and os.path.abspath(checkpoint))
     clip = setting['model']['clip'] = dict(setting['model']['clip'])
     if isinstance(clip.get('config'), str):
         # The index keeps the architecture itself: the file may change or go.
         clip['config'] = mmengine.load(clip['config'])
+    if os.path.isfile(clip.get('pretrained') or ''):
+        clip['pretrained'] = os.path.abspath(clip['pretrained'])
     return _copy(setting)
 
 
@@ -93,9 +96,9 @@ def move_checkpoint(setting: dict[str, Any], checkpoint: str) -> dict[str, Any]:
     """A setting whose weights are found in another place."""
     setting = _copy(setting)
     if setting['checkpoint'] is None:
-        setting['model']['clip']['pretrained'] = checkpoint
+        setting['model']['clip']['pretrained'] = os.path.abspath(checkpoint)
     else:
-        setting['checkpoint'] = checkpoint
+        setting['checkpoint'] = os.path.abspath(checkpoint)
     return setting
 
 
@@ -114,7 +117,7 @@ def build(setting: dict[str, Any], device: str = 'cpu') -> tuple[nn.Module, dict
         try:
             load_pretrained(model.clip, clip.get('name'), clip['pretrained'])
         except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
-            reason = str(error).partition('\n')[0]
+            reason = ' '.join(str(error).split())[:200]
             raise ValueError(f'{clip["pretrained"]!r} does not fit {clip.get("name")}: {reason}') from error
     return model.to(device), setting | dict(weights=hash_weights(model))
 
