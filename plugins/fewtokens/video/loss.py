@@ -1,0 +1,26 @@
+"""CLIP's contrastive loss."""
+
+from torch import Tensor, distributed
+
+
+def contrastive_loss(video: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric cross entropy between matching videos and texts, over the batches of all processes.
+
+    Averaged over processes, as DistributedDataParallel does, its gradient is that of one process with the whole batch.
+    Every process has equally many pairs.
+
+    Args:
+        video, text: [B, D] of unit length; row i of one belongs to row i of the other.
+        scale: what the similarities are multiplied by.
+
+    Raises:
+        ValueError: there are not equally many of both.
+    """
+    from open_clip.loss import ClipLoss
+
+    if video.shape != text.shape:
+        raise ValueError(f'each video needs one text: got {tuple(video.shape)} and {tuple(text.shape)}')
+    together = distributed.is_available() and distributed.is_initialized()
+    rank, processes = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+    loss = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=processes)
+    return loss(video, text, scale)
