@@ -1,12 +1,12 @@
 """Reducers by name: for configs, and for `--plugin "Hourglass(after=10, grid=(28, 28))"`."""
 
-import ast
 import inspect
 from typing import Any
 
 from mmengine.registry import Registry
 
 from .. import reducers
+from ..literals import call_with, read_call
 
 REDUCERS = Registry('reducer', scope='mmengine', locations=['fewtokens.openmmlab'])
 """Register a method of your own with `@REDUCERS.register_module()`."""
@@ -26,7 +26,7 @@ def build_reducer(setting: dict[str, Any] | str | reducers.Reducer) -> reducers.
     if isinstance(setting, str):
         return parse_plugin(setting)
     options = dict(setting)
-    return _build(options.pop('type'), options)
+    return call_with(_find(options.pop('type')), options)
 
 
 def parse_plugin(text: str) -> reducers.Reducer:
@@ -35,20 +35,9 @@ def parse_plugin(text: str) -> reducers.Reducer:
     Raises:
         ValueError: an unknown reducer, an option that it doesn't have, or a text that isn't a literal call.
     """
-    try:
-        call = ast.parse(text.strip(), mode='eval').body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise ValueError('not a call')
-        if any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError('** is not a literal')
-        positional = [ast.literal_eval(arg) for arg in call.args]
-        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(
-            f'plugin {text!r} must be a call with literal values, such as "Hourglass(after=10, grid=(28, 28))"'
-        ) from error
-    cls = _find(call.func.id)
-    return _build(cls, dict(zip(inspect.signature(cls).parameters, positional)) | options)
+    name, positional, options = read_call(text, 'Hourglass(after=10, grid=(28, 28))')
+    cls = _find(name)
+    return call_with(cls, dict(zip(inspect.signature(cls).parameters, positional)) | options)
 
 
 def _find(name: str | type) -> type:
@@ -56,14 +45,3 @@ def _find(name: str | type) -> type:
     if cls is None:
         raise ValueError(f'there is no reducer {name!r}; there are {", ".join(sorted(REDUCERS.module_dict))}')
     return cls
-
-
-def _build(name: str | type, options: dict[str, Any]) -> reducers.Reducer:
-    cls = _find(name)
-    known = inspect.signature(cls).parameters
-    unknown = sorted(set(options) - set(known))
-    missing = [key for key, option in known.items() if option.default is option.empty and key not in options]
-    if unknown or missing:
-        wrong = f'has no option {unknown[0]!r}' if unknown else f'needs {", ".join(missing)}'
-        raise ValueError(f'{cls.__name__} {wrong}; its options are {", ".join(known)}')
-    return cls(**options)

@@ -113,10 +113,8 @@ class VideoEncoder(nn.Module):
             depth = len(find_tower(self.visual).blocks)
             if several and len(places) != len(clustering):
                 raise ValueError(f'after={after} must have a number for each of {len(clustering)} clusterings')
-            if places != sorted(set(places)) or not 0 <= places[0] <= places[-1] < depth:
-                raise ValueError(
-                    f'after={after} must be between 0 and {depth - 1}, ascending; there are {depth} blocks'
-                )
+            if not places or places != sorted(set(places)) or not 0 <= places[0] <= places[-1] < depth:
+                raise ValueError(f'after={after} must be between 0 and {depth - 1}, ascending; blocks: {depth}')
         self.clustering = nn.ModuleList(clustering) if several else clustering
         self.after = after
 

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2205.00823
 import torch
 from torch import Tensor, nn
 
+from ..literals import call_with, read_call
 from ..ops import k_medoids, spectral_medoids
 from .frames import group_segments, shift_channels
 
@@ -77,8 +78,8 @@ class SegmentClustering(nn.Module):
         needed = dict(segments=self.algorithm not in _SHIFTING, clusters=self.algorithm in _SELECTING)
         for name in ('segments', 'clusters'):
             value = getattr(self, name)
-            if (needed[name] and value is None) or (value is not None and value < 1):
-                raise ValueError(f'{name}={value} must be at least 1 for {self.algorithm}')
+            if (value is None and needed[name]) or (value is not None and not (isinstance(value, int) and value >= 1)):
+                raise ValueError(f'{name}={value!r} must be a whole number of at least 1 for {self.algorithm}')
         if self.window is not None and self.algorithm != 'spectral':
             raise ValueError(f"window={self.window} is for algorithm='spectral', not {self.algorithm!r}")
         if cluster_embedding and self.algorithm not in _SELECTING:
@@ -226,6 +227,31 @@ class SegmentClustering(nn.Module):
             tokens = frames // self.segments * patches
             if self.clusters > tokens:
                 raise ValueError(f"clusters={self.clusters} must be at most a segment's number of tokens, {tokens}")
+
+
+def parse_clustering(text: str) -> tuple[SegmentClustering | list[SegmentClustering], int | tuple[int, ...]]:
+    """Reads a plugin such as "SegmentClustering(segments=6, clusters=49, after=6)": the clustering, and after.
+
+    A schedule has sequences: "SegmentClustering(segments=(6, 3), clusters=(49, 49), after=(4, 8))".
+
+    Raises:
+        ValueError: the text isn't a literal call of SegmentClustering, or its options don't fit.
+    """
+    name, positional, options = read_call(text, 'SegmentClustering(segments=6, clusters=49, after=6)')
+    if name != 'SegmentClustering':
+        raise ValueError(f'there is no video plugin {name!r}; there is SegmentClustering')
+    if positional:
+        raise ValueError(f'plugin {text!r} must name its options, as in segments=6')
+    after = options.pop('after', 6)
+    if isinstance(after, int):
+        return call_with(SegmentClustering, options), after
+    stages = {key: options.pop(key) for key in ('segments', 'clusters') if isinstance(options.get(key), (list, tuple))}
+    if any(len(values) != len(after) for values in stages.values()):
+        raise ValueError(f'plugin {text!r} must have as many of {", ".join(stages)} as of after, {len(after)}')
+    return [
+        call_with(SegmentClustering, options | {key: values[i] for key, values in stages.items()})
+        for i in range(len(after))
+    ], tuple(after)
 
 
 def _mask_of(tokens: Tensor, mask: Tensor | None) -> Tensor:
