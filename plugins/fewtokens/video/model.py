@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from ..literals import call_with
 from .encoder import VideoEncoder
 from .loss import contrastive_loss
 from .segments import SegmentClustering
@@ -203,7 +204,7 @@ def build_clip(name: str | None = None, config: str | dict[str, Any] | None = No
     if name is not None:
         if name not in open_clip.list_models():
             raise ValueError(f'open_clip has no model {name!r}; it has {", ".join(open_clip.list_models())}')
-        return open_clip.create_model(name, load_weights=False, **options)
+        return open_clip.create_model(name, load_weights=False, device=torch.get_default_device(), **options)
     settings = {**_read_config(config), **options}
     custom = settings.pop('custom_text', False)
     return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**settings)
@@ -213,7 +214,7 @@ def load_pretrained(clip: nn.Module, name: str | None, pretrained: str) -> None:
     """Fills a model of open_clip with weights: a file, or a tag that open_clip downloads.
 
     Raises:
-        ValueError: neither a file nor a tag of this model.
+        ValueError: neither a file nor a tag of this model, or not its weights.
     """
     open_clip = _open_clip()
     if Path(pretrained).is_file():
@@ -223,7 +224,11 @@ def load_pretrained(clip: nn.Module, name: str | None, pretrained: str) -> None:
         if pretrained not in tags:
             raise ValueError(f'{pretrained!r} is no file of weights, nor a tag of {name}: {", ".join(tags) or "none"}')
         path = open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, pretrained))
-    open_clip.load_checkpoint(clip, path)
+    try:
+        open_clip.load_checkpoint(clip, path)
+    except Exception as error:  # noqa: BLE001  unpicklers raise whatever they like at a damaged file
+        reason = ' '.join(str(error).split())[:200]
+        raise ValueError(f'{pretrained!r} does not fit {name or "the config"}: {reason}') from error
 
 
 def build_clustering(setting: dict[str, Any] | Sequence[dict[str, Any]] | None) -> Any:
@@ -240,7 +245,7 @@ def build_clustering(setting: dict[str, Any] | Sequence[dict[str, Any]] | None) 
     kind = options.pop('type', 'SegmentClustering')
     if kind not in CLUSTERINGS:
         raise ValueError(f'there is no clustering {kind!r}; there is {", ".join(CLUSTERINGS)}')
-    return CLUSTERINGS[kind](**options)
+    return call_with(CLUSTERINGS[kind], options)
 
 
 def _read_config(config: str | dict[str, Any]) -> dict[str, Any]:
