@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fewtokens.ops import dense, k_medoids
+from fewtokens.ops import dense, k_medoids, medoids
 
 
 @pytest.mark.parametrize('name', ['kmedoids21', 'kmedoids23', 'kmedoids26'])
@@ -9,8 +9,8 @@ from fewtokens.ops import dense, k_medoids
 def test_published_medoids(golden, features, name, op):
     meta, stored = golden[name]
     x = features(meta['seed'], meta['shape']).reshape(meta['batch'], -1, meta['shape'][3])
-    medoids, labels = op(x, meta['k'], p=meta['p'], normalize=meta['normalize'])
-    assert torch.equal(medoids, stored['medoids'].long()) and torch.equal(labels, stored['labels'].long())
+    chosen, labels = op(x, meta['k'], p=meta['p'], normalize=meta['normalize'])
+    assert torch.equal(chosen, stored['medoids'].long()) and torch.equal(labels, stored['labels'].long())
 
 
 @pytest.mark.parametrize('settings', [dict(), dict(p=1.0), dict(metric='cosine'), dict(normalize=True)])
@@ -19,6 +19,21 @@ def test_batched_equals_dense(settings, n, k):
     x = torch.randn(3, n, 6, dtype=torch.float64)
     for given, expected in zip(k_medoids(x, k, **settings), dense.k_medoids(x, k, **settings)):
         assert torch.equal(given, expected)
+
+
+def test_the_published_batched_form_picks_the_same(features):
+    x = features(7, (6, 7, 7, 64)).reshape(3, 98, 64)
+    for given, expected in zip(k_medoids(x, 49), dense.k_medoids_at_once(x, 49)):
+        assert torch.equal(given, expected)
+
+
+def test_stops_when_no_medoid_moves(features, monkeypatch):
+    """Rounding leaves a distance between a point and itself: it must not keep the rounds going."""
+    rounds = []
+    update = medoids._best_members
+    monkeypatch.setattr(medoids, '_best_members', lambda *args: rounds.append(1) or update(*args))
+    k_medoids(features(1, (2, 14, 14, 256)), 60)
+    assert len(rounds) < 10
 
 
 def test_a_sample_does_not_depend_on_its_batch():
@@ -31,16 +46,16 @@ def test_a_sample_does_not_depend_on_its_batch():
 @pytest.mark.parametrize('x', [torch.zeros(1, 6, 3), torch.ones(2, 6, 3), torch.full((1, 6, 3), float('nan'))])
 @pytest.mark.parametrize('k', [1, 3, 6])
 def test_equal_points_end_well(x, k):
-    medoids, labels = k_medoids(x, k)
-    assert all(len(set(row.tolist())) == k for row in medoids)
-    assert torch.equal(labels.gather(1, medoids), torch.arange(k).expand_as(medoids))
+    chosen, labels = k_medoids(x, k)
+    assert all(len(set(row.tolist())) == k for row in chosen)
+    assert torch.equal(labels.gather(1, chosen), torch.arange(k).expand_as(medoids))
 
 
 def test_a_point_that_is_not_finite_ends_well():
     x = torch.randn(2, 35, 4)
     x[0, 3] = float('inf')
-    medoids, _ = k_medoids(x, 5)
-    assert (medoids.diff() > 0).all()
+    chosen, _ = k_medoids(x, 5)
+    assert (chosen.diff() > 0).all()
 
 
 def test_half_precision_measures_in_float32():

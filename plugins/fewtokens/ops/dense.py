@@ -92,6 +92,10 @@ def _k_medoids_one(x: Tensor, k: int, metric: str, p: float, normalize: bool, ma
     if normalize or metric == 'cosine':
         x = x / (norms[:, None] + 1e-6)
     distances = 1 - x @ x.T if metric == 'cosine' else torch.cdist(x, x, p)
+    return _choose_medoids(distances, norms, k, max_iters, tol)
+
+
+def _choose_medoids(distances: Tensor, norms: Tensor, k: int, max_iters: int = 100, tol: float = 1e-6):
     chosen = [int(norms.argmax())]
     while len(chosen) < k:
         far = distances[:, chosen].amin(dim=1)
@@ -105,13 +109,72 @@ def _k_medoids_one(x: Tensor, k: int, metric: str, p: float, normalize: bool, ma
         for cluster in range(k):
             members = (labels == cluster).nonzero()[:, 0]
             moved[cluster] = members[distances[members][:, members].sum(dim=1).argmin()]
-        if (distances[moved, medoids] <= tol).all():
+        if ((moved == medoids) | (distances[moved, medoids] <= tol)).all():
             break
         medoids = moved
     medoids = medoids.sort().values
     labels = distances[:, medoids].argmin(dim=1)
     labels[medoids] = torch.arange(k)
     return medoids, labels
+
+
+def spectral_medoids(
+    x: Tensor,
+    k: int,
+    graph: str = 'heat',
+    sigma: float = 2.0,
+    knn: int | None = None,
+    normalize: bool = False,
+    positions: Tensor | None = None,
+    window: float | tuple[float, ...] | None = None,
+) -> tuple[Tensor, Tensor]:
+    chosen = []
+    for sample in x:
+        points = (sample / (sample.norm(dim=1, keepdim=True) + 1e-6) if normalize else sample).double()
+        weights = _graph(points, graph, sigma, knn, positions, window)
+        degrees = weights.sum(dim=1)
+        roots = torch.where(degrees > 0, degrees, 1).sqrt()
+        laplacian = torch.diag((degrees > 0).double()) - weights / roots[:, None] / roots[None, :]
+        rows = F.normalize(torch.linalg.eigh(laplacian).eigenvectors[:, :k], dim=1)
+        distances = (squared_distances(rows[None], rows[None])[0] * 2**20).round() / 2**20
+        chosen.append(_choose_medoids(distances.sqrt().float(), sample.norm(dim=1), k))
+    medoids, labels = zip(*chosen)
+    return torch.stack(medoids), torch.stack(labels)
+
+
+def _graph(points: Tensor, graph: str, sigma: float, knn: int | None, positions: Tensor | None, window) -> Tensor:
+    squared = squared_distances(points[None], points[None])[0].fill_diagonal_(torch.inf)
+    if window is not None:
+        apart = (positions[:, None] - positions[None]).abs() > torch.as_tensor(window)
+        squared = squared.masked_fill(apart.any(dim=2), torch.inf)
+    if graph == 'heat':
+        return (-squared / (2 * sigma**2)).exp()
+    linked = torch.zeros_like(squared)
+    for i, row in enumerate(squared):
+        for j in row.argsort(stable=True)[: knn or 10]:
+            linked[i, j] = row[j] < torch.inf
+    return (linked + linked.T) / 2
+
+
+def k_medoids_at_once(x: Tensor, k: int, max_iters: int = 100, tol: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """The published batched form, with a tensor [B, K, N, N]: what the benchmark of `k_medoids` compares with."""
+    distances = torch.stack([torch.cdist(sample, sample) for sample in x])
+    rows = torch.arange(len(x))[:, None]
+    medoids = x.norm(dim=2).argmax(dim=1, keepdim=True)
+    while medoids.shape[1] < k:
+        far = distances[rows, medoids].amin(dim=1).scatter(1, medoids, -1)
+        medoids = torch.cat((medoids, far.argmax(dim=1, keepdim=True)), dim=1)
+    for _ in range(max_iters):
+        labels = distances[rows, medoids].argmin(dim=1).scatter(1, medoids, torch.arange(k).expand_as(medoids))
+        member = F.one_hot(labels, k).transpose(1, 2).bool()
+        sums = (distances[:, None] * (member[:, :, :, None] & member[:, :, None, :])).sum(dim=3)
+        moved = sums.masked_fill(~member, torch.inf).argmin(dim=2)
+        still = (moved == medoids) | (distances[rows, moved].gather(2, medoids[:, :, None])[:, :, 0] <= tol)
+        if still.all():
+            break
+        medoids = moved
+    medoids = medoids.sort(dim=1).values
+    return medoids, distances[rows, medoids].argmin(dim=1).scatter(1, medoids, torch.arange(k).expand_as(medoids))
 
 
 def merge_pairs(x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None):

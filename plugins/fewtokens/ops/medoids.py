@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .precision import in_float32
 
@@ -46,7 +45,7 @@ def k_medoids(
     if normalize or metric == 'cosine':
         x = x / (norms[:, :, None] + 1e-6)
     # A point that isn't finite is far from everything, itself included; the rest is clustered as usual.
-    distances = _distances(x, metric, p).nan_to_num_(nan=_FAR, posinf=_FAR)
+    distances = pairwise_distances(x, metric, p).nan_to_num_(nan=_FAR, posinf=_FAR)
     return choose_medoids(distances, norms, k, max_iters, tol)
 
 
@@ -55,14 +54,16 @@ def choose_medoids(
 ) -> tuple[Tensor, Tensor]:
     """k-medoids on distances [B, N, N], starting from the point of largest norm [B, N]; returns as `k_medoids`."""
     medoids = _farthest_first(distances, norms, k)
-    active = torch.ones_like(medoids[:, 0], dtype=torch.bool)
+    active = torch.arange(len(medoids), device=medoids.device)
     for _ in range(max_iters):
-        moved = _best_members(distances[active], _nearest(distances[active], medoids[active]), k)
-        shift = distances[active].gather(1, moved[:, :, None].expand(-1, -1, distances.shape[2]))
-        still = (shift.gather(2, medoids[active][:, :, None])[:, :, 0] <= tol).all(dim=1)
-        medoids[active] = torch.where(still[:, None], medoids[active], moved)
-        active[active.clone()] = ~still
-        if not active.any():
+        among, old = (distances, medoids) if len(active) == len(medoids) else (distances[active], medoids[active])
+        moved = _best_members(among, _nearest(among, old), k)
+        shift = among.gather(1, moved[:, :, None].expand(-1, -1, among.shape[2])).gather(2, old[:, :, None])[:, :, 0]
+        # By index too: rounding leaves some distance between a point and itself.
+        still = ((moved == old) | (shift <= tol)).all(dim=1)
+        medoids[active] = torch.where(still[:, None], old, moved)
+        active = active[~still]
+        if not len(active):
             break
     medoids = medoids.sort(dim=1).values
     return medoids, _nearest(distances, medoids)
@@ -79,12 +80,12 @@ def _check(x: Tensor, k: int, metric: str, p: float) -> None:
         raise ValueError(f'p={p} must be positive')
 
 
-def _distances(x: Tensor, metric: str, p: float) -> Tensor:
-    """[B, N, N]."""
+def pairwise_distances(x: Tensor, metric: str = 'euclidean', p: float = 2.0) -> Tensor:
+    """[B, N, N], sample by sample: how the products round must not rest on the rest of the batch."""
     if metric == 'cosine':
-        return 1 - x @ x.transpose(1, 2)
+        return torch.stack([1 - sample @ sample.T for sample in x])
     # In clusters of two, both members are equally central: which one is taken, here and in the published code, rests on
-    # the rounding of cdist. Sample by sample, so that it can't rest on the rest of the batch.
+    # the rounding of cdist.
     return torch.stack([torch.cdist(sample, sample, p) for sample in x])
 
 
@@ -112,8 +113,7 @@ def _nearest(distances: Tensor, medoids: Tensor) -> Tensor:
 
 def _best_members(distances: Tensor, labels: Tensor, k: int) -> Tensor:
     """[B, k]: of each cluster, the member with the smallest sum of distances to the cluster's members."""
-    member = F.one_hot(labels, k).to(distances.dtype)
-    sums = (distances @ member).gather(2, labels[:, :, None])[:, :, 0]
+    sums = (distances * (labels[:, :, None] == labels[:, None, :])).sum(dim=2)
     best = sums.new_full((len(labels), k), torch.inf)
     best.scatter_reduce_(1, labels, sums, 'amin')
     # Of equals the first: the smallest index among the members that reach the cluster's minimum.

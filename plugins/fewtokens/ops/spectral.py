@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .medoids import choose_medoids
+from .medoids import choose_medoids, pairwise_distances
 from .precision import in_float32
 
 
@@ -24,8 +24,9 @@ def spectral_medoids(
     """Picks k of each sample's points, one for each cluster of their graph.
 
     The rows of the k eigenvectors of smallest eigenvalue of the graph's symmetric normalised Laplacian, each divided by
-    its norm, are clustered by k-medoids (Ng, Jordan and Weiss, NeurIPS 2001). Its start is the point of largest L2 norm
-    in x, as in `k_medoids`: the rows all have norm one, and which is the largest would rest on rounding.
+    its norm, are clustered by k-medoids (Ng, Jordan and Weiss, NeurIPS 2001). It starts from the point of largest L2
+    norm in x, as `k_medoids` does, since the rows all have norm one; of equally good members the first is the medoid.
+    The result does not depend on the signs and the basis that the solver gives the eigenvectors.
 
     Args:
         x: points [B, N, C].
@@ -49,8 +50,9 @@ def spectral_medoids(
     norms = x.norm(dim=2)
     if normalize:
         x = x / (norms[:, :, None] + 1e-6)
-    # Points that aren't finite are far from everything; the rest is clustered as usual.
+    # Points that aren't finite have no links; the rest is clustered as usual.
     finite = x.isfinite().all(dim=2)
+    # In float64: with tokens far apart, many eigenvalues are tiny, and which are the k smallest would rest on rounding.
     x = torch.where(finite[:, :, None], x, 0).double()
     near = finite[:, :, None] & finite[:, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
     if window is not None:
@@ -58,8 +60,7 @@ def spectral_medoids(
     affinity = _heat(x, near, sigma) if graph == 'heat' else _neighbours(x, near, 10 if knn is None else knn)
     rows = _smallest_eigenvectors(affinity, k)
     rows = rows / rows.norm(dim=2, keepdim=True).clamp_min(1e-12)
-    distances = torch.stack([torch.cdist(sample, sample) for sample in rows.float()])
-    return choose_medoids(distances, norms.nan_to_num(nan=torch.inf), k, max_iters, tol)
+    return choose_medoids(_rounded_distances(rows), norms.nan_to_num(nan=torch.inf), k, max_iters, tol)
 
 
 def _check(
@@ -88,7 +89,7 @@ def _within(positions: Tensor, window: float | tuple[float, ...]) -> Tensor:
 
 def _heat(x: Tensor, near: Tensor, sigma: float) -> Tensor:
     """[B, N, N]: the heat kernel's weights divided by the square roots of both points' sums."""
-    logits = torch.cdist(x, x).square_().div_(-2 * sigma**2).masked_fill_(~near, -torch.inf)
+    logits = pairwise_distances(x).square_().div_(-2 * sigma**2).masked_fill_(~near, -torch.inf)
     # By logarithms: far apart, as tokens are, all of a point's weights may be too small for a float.
     half = logits.logsumexp(dim=2).clamp_min(torch.finfo(x.dtype).min) / 2
     return (logits - half[:, :, None] - half[:, None, :]).exp_()
@@ -96,7 +97,7 @@ def _heat(x: Tensor, near: Tensor, sigma: float) -> Tensor:
 
 def _neighbours(x: Tensor, near: Tensor, knn: int) -> Tensor:
     """[B, N, N]: the symmetrised nearest-neighbour graph, divided by the square roots of both points' sums."""
-    distances = torch.cdist(x, x).masked_fill_(~near, torch.inf)
+    distances = pairwise_distances(x).masked_fill_(~near, torch.inf)
     nearest = distances.topk(min(knn, x.shape[1] - 1), largest=False)
     linked = torch.zeros_like(distances).scatter_(2, nearest.indices, nearest.values.isfinite().to(x.dtype))
     weights = (linked + linked.transpose(1, 2)) / 2
@@ -109,4 +110,22 @@ def _smallest_eigenvectors(affinity: Tensor, k: int) -> Tensor:
     """[B, N, k]: of the Laplacian 1 - affinity; a point without links is a component of its own, with eigenvalue 0."""
     laplacian = -affinity
     laplacian.diagonal(dim1=1, dim2=2).add_(affinity.sum(dim=2) > 0)
-    return torch.linalg.eigh(laplacian).eigenvectors[:, :, :k]
+    return torch.stack([_lowest(sample, k) for sample in laplacian])
+
+
+def _lowest(matrix: Tensor, k: int) -> Tensor:
+    """[N, k]: the eigenvectors of smallest eigenvalue."""
+    # LAPACK's solver for some of them, which torch doesn't have, is faster from about here on.
+    if matrix.device.type == 'cpu' and len(matrix) >= 256 and 5 * k <= len(matrix):
+        try:
+            from scipy.linalg import eigh
+        except ImportError:
+            pass
+        else:
+            return torch.from_numpy(eigh(matrix.numpy(), subset_by_index=(0, k - 1), check_finite=False)[1])
+    return torch.linalg.eigh(matrix).eigenvectors[:, :k]
+
+
+def _rounded_distances(rows: Tensor) -> Tensor:
+    """[B, N, N]: distances whose squares are rounded far above the solver's noise, so that equal ones are equal."""
+    return (pairwise_distances(rows).square_() * 2**20).round_().div_(2**20).sqrt_().float()
