@@ -48,7 +48,7 @@ def test_a_sample_does_not_depend_on_its_batch():
 def test_equal_points_end_well(x, k):
     chosen, labels = k_medoids(x, k)
     assert all(len(set(row.tolist())) == k for row in chosen)
-    assert torch.equal(labels.gather(1, chosen), torch.arange(k).expand_as(medoids))
+    assert torch.equal(labels.gather(1, chosen), torch.arange(k).expand_as(chosen))
 
 
 def test_a_point_that_is_not_finite_ends_well():

@@ -58,7 +58,7 @@ def spectral_medoids(
     if window is not None:
         near &= _within(positions.to(x.device), window)
     affinity = _heat(x, near, sigma) if graph == 'heat' else _neighbours(x, near, 10 if knn is None else knn)
-    rows = _smallest_eigenvectors(affinity, k)
+    rows = _smallest_eigenvectors(affinity, near.any(dim=2), k)
     rows = rows / rows.norm(dim=2, keepdim=True).clamp_min(1e-12)
     return choose_medoids(_rounded_distances(rows), norms.nan_to_num(nan=torch.inf), k, max_iters, tol)
 
@@ -106,10 +106,10 @@ def _neighbours(x: Tensor, near: Tensor, knn: int) -> Tensor:
     return weights / (root[:, :, None] * root[:, None, :])
 
 
-def _smallest_eigenvectors(affinity: Tensor, k: int) -> Tensor:
-    """[B, N, k]: of the Laplacian 1 - affinity; a point without links is a component of its own, with eigenvalue 0."""
+def _smallest_eigenvectors(affinity: Tensor, linked: Tensor, k: int) -> Tensor:
+    """[B, N, k]: of the Laplacian 1 - affinity; a point that isn't linked [B, N] is a component of its own."""
     laplacian = -affinity
-    laplacian.diagonal(dim1=1, dim2=2).add_(affinity.sum(dim=2) > 0)
+    laplacian.diagonal(dim1=1, dim2=2).add_(linked)
     return torch.stack([_lowest(sample, k) for sample in laplacian])
 
 

@@ -167,9 +167,11 @@ class SegmentClustering(nn.Module):
 
     def _sample(self, tokens: int) -> Tensor:
         """[K] int64: the middle of each of K equal parts, or in training a random place in it."""
-        within = torch.rand(self.clusters, dtype=torch.float64) if self.training else 0.5
-        steps = torch.arange(self.clusters, dtype=torch.float64) + within
-        return (tokens / self.clusters * steps).long().clamp_(max=tokens - 1)
+        if not self.training:
+            return torch.tensor([int(tokens / self.clusters * (i + 0.5)) for i in range(self.clusters)])
+        # Token t is in part t * K // tokens.
+        starts = -(-torch.arange(self.clusters + 1) * tokens // self.clusters)
+        return starts[:-1] + (torch.rand(self.clusters, dtype=torch.float64) * starts.diff()).long()
 
     def _cluster(self, patches: Tensor, frames: int, grid: tuple[int, int] | None) -> Tensor:
         if self.algorithm == 'kmedoids':
