@@ -14,6 +14,7 @@ from ..attach import Reduction, attach
 from ..openmmlab.data import check_folders, check_samples
 from ..openmmlab.hook import FewTokensHook
 from ..openmmlab.model import load_weights, unwrap
+from ..video.clustered import Clustered, find_encoder, own_clustering
 from .macs import count_macs
 
 
@@ -28,6 +29,7 @@ def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     with torch.autocast(unwrap(runner.model).data_preprocessor.device.type, torch.bfloat16, enabled=args.amp):
         metrics = runner.test()
     for reduction in reductions:
+        reduction.remove()
         if not reduction.passes:
             raise ValueError(
                 f'{reduction.reducer} never took effect: no input had enough tokens for it '
@@ -61,15 +63,11 @@ def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
     return runner
 
 
-def effect(reduction: Reduction, model: nn.Module) -> str:
+def effect(reduction: Reduction | Clustered, model: nn.Module) -> str:
     """One line: tokens before and after, in how many passes, and what that saves of the model's MACs."""
     before, after = reduction.token_counts
     unchanged = f', {reduction.skipped} unchanged' if reduction.skipped else ''
-    # Nothing is computed on the meta device, and the run is over: the copy is detached.
-    meta, inputs = copy.deepcopy(model).to('meta'), torch.empty(1, *reduction.input_shape[1:], device='meta')
-    host = count_macs(meta, inputs)
-    with attach(meta, reduction.reducer):
-        reduced = count_macs(meta, inputs)
+    host, reduced = _macs(reduction, copy.deepcopy(model))
     saved = f'{host / 1e9:.2f} GMACs became {reduced / 1e9:.2f}, {1 - reduced / host:.0%} saved'
     return (
         f'{reduction.reducer}: {before} tokens became {after} after block {reduction.reducer.after} in '
@@ -77,11 +75,28 @@ def effect(reduction: Reduction, model: nn.Module) -> str:
     )
 
 
-def _watch(runner: Runner) -> list[Reduction]:
-    """The reductions that the hook will attach: they are taken off again when the run ends."""
-    reductions: list[Reduction] = []
+def _macs(reduction: Reduction | Clustered, model: nn.Module) -> tuple[int, int]:
+    """Of a detached model, for one image or video: without and with the reduction."""
+    shape = (1, *reduction.input_shape[1:])
+    if isinstance(reduction, Clustered):
+        # Clustering looks at its tokens: on the meta device there are none.
+        inputs, encoder = torch.randn(shape, device=next(model.parameters()).device), find_encoder(model)
+        with encoder.using(None):
+            host = count_macs(model, inputs)
+        with encoder.using(reduction.reducer.clustering, reduction.reducer.after):
+            return host, count_macs(model, inputs)
+    model, inputs = model.to('meta'), torch.empty(shape, device='meta')
+    host = count_macs(model, inputs)
+    with attach(model, reduction.reducer):
+        return host, count_macs(model, inputs)
+
+
+def _watch(runner: Runner) -> list[Reduction | Clustered]:
+    """The reductions that the hook will attach, which are taken off again when the run ends, or the model's own."""
+    reductions: list[Reduction | Clustered] = []
     for hook in runner.hooks:
         if isinstance(hook, FewTokensHook):
             hook.attach_to(runner)
-            reductions += [a for a in hook.attachments if isinstance(a, Reduction)]
-    return reductions
+            reductions += [a for a in hook.attachments if isinstance(a, (Reduction, Clustered))]
+    own = None if reductions else own_clustering(unwrap(runner.model))
+    return [own] if own else reductions

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attach import Reduction, attach
-from ..reducers import Reducer
+from ..attachment import Attachment
+from ..openmmlab.registry import Plugin, attach_plugin
 from ..sdpa import use_sdpa
 from .environment import describe_environment
 from .macs import count_macs, forward
@@ -26,16 +26,16 @@ class Variant:
     """One row: its name and what it does to the model and its inputs."""
 
     name: str
-    reducer: Reducer | None = None
+    reducer: Plugin | None = None
     sdpa: bool = True
     half: bool = False
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[Reduction | None]:
+    def applied(self, model: nn.Module) -> Iterator[Attachment | None]:
         with ExitStack() as stack:
             if self.sdpa:
                 stack.enter_context(use_sdpa(model))
-            yield stack.enter_context(attach(model, self.reducer)) if self.reducer else None
+            yield stack.enter_context(attach_plugin(model, self.reducer)) if self.reducer else None
 
     def resize(self, inputs: Tensor) -> Tensor:
         if not self.half:
@@ -43,7 +43,7 @@ class Variant:
         return F.interpolate(inputs, scale_factor=0.5, mode='bilinear', antialias=True)
 
 
-def make_variants(plugins: dict[str, Reducer], half: bool = False) -> list[Variant]:
+def make_variants(plugins: dict[str, Plugin], half: bool = False) -> list[Variant]:
     """`host`, `host + sdpa`, a row a plugin by its text, and at last the host at half resolution if asked for."""
     rows = [Variant(HOST, sdpa=False), Variant(FUSED)]
     rows += [Variant(text, reducer) for text, reducer in plugins.items()]

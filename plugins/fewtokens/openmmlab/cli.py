@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 
-from ..reducers import Reducer
 from .config import load_config
 from .distributed import join_on_cpu
-from .registry import build_reducer, parse_plugin
+from .registry import VIDEO, Plugin, as_text, build_reducer, parse_plugin
 
 
 def make_parser(description: str, checkpoint: bool = True) -> argparse.ArgumentParser:
@@ -54,24 +53,34 @@ def usable_device(text: str) -> str:
     return text
 
 
-def choose_reducers(config: Config, texts: list[str]) -> dict[str, Reducer]:
-    """Reducers to compare, by their text: the one of the config's plugin line, then those asked for."""
-    hooks = [hook for hook in _plugin_lines(config) if hook.get('reducer')]
-    own = {_text(hook.reducer): build_reducer(hook.reducer) for hook in hooks}
-    return own | {text: parse_plugin(text) for text in texts}
+def choose_reducers(config: Config, texts: list[str]) -> dict[str, Plugin]:
+    """Plugins to compare, by their text: the config's own, then those asked for.
+
+    A retrieval model's own clustering is taken out of its setting: the model itself is the host.
+    """
+    own = [hook.reducer for hook in _plugin_lines(config) if hook.get('reducer')] + _take_clustering(config)
+    return {as_text(setting): build_reducer(setting) for setting in own} | {text: parse_plugin(text) for text in texts}
 
 
 def _plugin_lines(config: Config) -> list[Any]:
     return [hook for hook in config.get('custom_hooks') or [] if hook['type'] == 'FewTokensHook']
 
 
-def _text(setting: Any) -> str:
-    """A reducer's setting in a config, written like its Python call."""
-    if not isinstance(setting, dict):
-        return str(setting)
-    kind = setting['type']
-    options = ', '.join(f'{name}={value!r}' for name, value in setting.items() if name != 'type')
-    return f'{getattr(kind, "__name__", kind)}({options})'
+def _take_clustering(config: Config) -> list[Any]:
+    model = config.get('model') or {}
+    clustering = model.get('clustering')
+    if clustering is None:
+        return []
+    model.clustering = None
+    after = model.get('after', 6)
+    if isinstance(clustering, str):
+        return [clustering]
+    if isinstance(clustering, dict):
+        return [dict(clustering, type=VIDEO, after=after)]
+    # A schedule's text has the numbers that differ as sequences.
+    shared = {key: value for key, value in clustering[0].items() if key not in ('segments', 'clusters')}
+    stages = {key: tuple(stage.get(key) for stage in clustering) for key in ('segments', 'clusters')}
+    return [dict(shared, type=VIDEO, **stages, after=tuple(after))]
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -96,8 +105,11 @@ def prepare_config(args: argparse.Namespace) -> Config:
     return config
 
 
-def add_plugin(config: Config, reducer: Reducer | None, sdpa: bool) -> None:
-    """Adds the plugin line to a config; fails if the config has one with a reducer already."""
+def add_plugin(config: Config, reducer: Plugin | None, sdpa: bool) -> None:
+    """Adds the plugin line to a config; fails if the config has one with a reducer already.
+
+    A clustering of videos takes the place of the model's own.
+    """
     hooks = list(config.get('custom_hooks') or [])
     present = _plugin_lines(config)
     if reducer is not None and any(hook.get('reducer') for hook in present):

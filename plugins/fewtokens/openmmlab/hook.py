@@ -6,11 +6,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..attach import attach
 from ..attachment import Attachment
-from ..reducers import Reducer
 from ..sdpa import use_sdpa
-from .registry import build_reducer
+from .registry import Plugin, attach_plugin, build_reducer
 
 
 @HOOKS.register_module()
@@ -18,7 +16,8 @@ class FewTokensHook(Hook):
     """Attaches a reducer, fused attention or both for the time of a run: training, validation or test.
 
     Args:
-        reducer: such as `dict(type='Hourglass', after=10, grid=(28, 28))`, a reducer, or its text.
+        reducer: such as `dict(type='Hourglass', after=10, grid=(28, 28))`, a reducer, or its text; for videos
+            `dict(type='SegmentClustering', segments=6, clusters=49, after=6)`.
         sdpa: whether to switch the host's attention to PyTorch's fused one.
 
     Raises:
@@ -28,7 +27,7 @@ class FewTokensHook(Hook):
     # Before hooks that copy the model, such as the one for moving averages: the copy is attached as well.
     priority = 'VERY_HIGH'
 
-    def __init__(self, reducer: dict[str, Any] | str | Reducer | None = None, sdpa: bool = False) -> None:
+    def __init__(self, reducer: dict[str, Any] | str | Plugin | None = None, sdpa: bool = False) -> None:
         if reducer is None and not sdpa:
             raise ValueError('FewTokensHook needs a reducer, sdpa=True or both')
         self.reducer = None if reducer is None else build_reducer(reducer)
@@ -48,7 +47,7 @@ class FewTokensHook(Hook):
             self.attachments.append(use_sdpa(runner.model))
         if self.reducer is not None:
             try:
-                self.attachments.append(attach(runner.model, self.reducer))
+                self.attachments.append(attach_plugin(runner.model, self.reducer))
             except ValueError:
                 self._detach()
                 raise

@@ -4,9 +4,18 @@ import inspect
 from typing import Any
 
 from mmengine.registry import Registry
+from torch import nn
 
 from .. import reducers
+from ..attach import attach
+from ..attachment import Attachment
 from ..literals import call_with, read_call
+from ..video.clustered import VideoPlugin
+
+Plugin = reducers.Reducer | VideoPlugin
+"""What the tools compare: reducers of an image's tokens, and segment clusterings of a video's."""
+
+VIDEO = 'SegmentClustering'
 
 REDUCERS = Registry('reducer', scope='mmengine', locations=['fewtokens.openmmlab'])
 """Register a method of your own with `@REDUCERS.register_module()`."""
@@ -15,33 +24,51 @@ for _reducer in (reducers.AvgPool, reducers.BipartiteMerge, reducers.Hourglass, 
     REDUCERS.register_module(module=_reducer)
 
 
-def build_reducer(setting: dict[str, Any] | str | reducers.Reducer) -> reducers.Reducer:
-    """A reducer from a config's dict, from a plugin's text, or as it is.
+def build_reducer(setting: dict[str, Any] | str | Plugin) -> Plugin:
+    """A reducer, or a clustering of videos, from a config's dict, from a plugin's text, or as it is.
 
     Raises:
         ValueError: an unknown reducer, an option that it doesn't have, or a text that isn't a literal call.
     """
-    if isinstance(setting, reducers.Reducer):
+    if isinstance(setting, Plugin):
         return setting
     if isinstance(setting, str):
         return parse_plugin(setting)
     options = dict(setting)
-    return call_with(_find(options.pop('type')), options)
+    kind = options.pop('type')
+    return VideoPlugin.parse(as_text(setting)) if kind == VIDEO else call_with(_find(kind), options)
 
 
-def parse_plugin(text: str) -> reducers.Reducer:
-    """Reads a reducer written like its Python call, such as "SharedUpdate(after=8, grid=20)". Nothing is evaluated.
+def parse_plugin(text: str) -> Plugin:
+    """Reads a plugin written like its Python call, such as "SharedUpdate(after=8, grid=20)". Nothing is evaluated.
 
     Raises:
         ValueError: an unknown reducer, an option that it doesn't have, or a text that isn't a literal call.
     """
     name, positional, options = read_call(text, 'Hourglass(after=10, grid=(28, 28))')
+    if name == VIDEO:
+        return VideoPlugin.parse(text)
     cls = _find(name)
     return call_with(cls, dict(zip(inspect.signature(cls).parameters, positional)) | options)
+
+
+def as_text(setting: Any) -> str:
+    """A plugin's setting in a config, written like its Python call."""
+    if not isinstance(setting, dict):
+        return str(setting)
+    kind = setting['type']
+    options = ', '.join(f'{name}={value!r}' for name, value in setting.items() if name != 'type')
+    return f'{getattr(kind, "__name__", kind)}({options})'
+
+
+def attach_plugin(model: nn.Module, plugin: Plugin) -> Attachment:
+    """Puts a plugin of either kind on a model; raises what `attach` and `VideoPlugin.attach_to` do."""
+    return plugin.attach_to(model) if isinstance(plugin, VideoPlugin) else attach(model, plugin)
 
 
 def _find(name: str | type) -> type:
     cls = REDUCERS.get(name) if isinstance(name, str) else name
     if cls is None:
-        raise ValueError(f'there is no reducer {name!r}; there are {", ".join(sorted(REDUCERS.module_dict))}')
+        known = ', '.join([*sorted(REDUCERS.module_dict), f'for videos {VIDEO}'])
+        raise ValueError(f'there is no reducer {name!r}; there are {known}')
     return cls

@@ -41,7 +41,7 @@ class VideoEncoder(nn.Module):
         super().__init__()
         self.clip = clip
         self.temporal = temporal
-        self._set(clustering, after)
+        self.cluster_with(clustering, after)
 
     @property
     def visual(self) -> nn.Module:
@@ -54,11 +54,11 @@ class VideoEncoder(nn.Module):
     ) -> Iterator['VideoEncoder']:
         """Works with another clustering, or with none, for the length of a `with`."""
         kept = self.clustering, self.after
-        self._set(clustering, after)
+        self.cluster_with(clustering, after)
         try:
             yield self
         finally:
-            self._set(*kept)
+            self.cluster_with(*kept)
 
     def forward(self, video: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encodes a batch of videos.
@@ -106,7 +106,10 @@ class VideoEncoder(nn.Module):
             segments = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         return embeddings, segments
 
-    def _set(self, clustering: Any, after: Any) -> None:
+    def cluster_with(
+        self, clustering: SegmentClustering | Sequence[SegmentClustering] | None, after: int | Sequence[int] = 6
+    ) -> None:
+        """Works with another clustering, or with none, from now on; settings as at the start."""
         several = clustering is not None and not isinstance(clustering, SegmentClustering)
         if clustering is not None:
             places = list(after) if several else [after]
