@@ -206,8 +206,8 @@ def test_bad_input(main, folder, model, tmp_path, capsys):
         (['--cfg-options', 'a=1'], '--cfg-options are for --config'),
         ([*model, '--clip', 'ViT-B-32'], 'exclude each other'),
         (model[:2], 'names no pretrained weights'),
-        ([*model, '--plugin', 'SegmentClustering(2)'], 'named literal values'),
-        ([*model, '--plugin', 'Hourglass(after=1, grid=2)'], "no clustering of videos 'Hourglass'"),
+        ([*model, '--plugin', 'SegmentClustering(2)'], 'must name its options'),
+        ([*model, '--plugin', 'Hourglass(after=1, grid=2)'], "no video plugin 'Hourglass'"),
         ([*model, '--plugin', 'SegmentClustering(segment=2)'], "no option 'segment'"),
         ([*model, '--plugin', 'SegmentClustering(segments=2, clusters=3, after=3)'], 'after=3 must be between 0 and 2'),
     ):

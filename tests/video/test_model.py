@@ -140,6 +140,15 @@ def test_several_clusterings():
     assert embeddings.shape == (2, 1, 16) and mask.all()
 
 
+def test_clustering_as_a_text():
+    one = make(clustering='SegmentClustering(segments=2, clusters=5, after=1)').encoder
+    assert one.after == 1 and one.clustering.clusters == 5
+    texts = ['SegmentClustering(segments=2, clusters=5, after=0)', 'SegmentClustering(segments=1, clusters=3, after=2)']
+    assert make(clustering=texts).encoder.after == [0, 2]
+    with pytest.raises(ValueError, match=r'after=\[1\] must have a number for each of 2'):
+        make(clustering=[CLUSTERING, CLUSTERING], after=[1])
+
+
 def test_pretrained_weights_are_loaded_for_training_alone(tmp_path):
     torch.manual_seed(1)
     other = open_clip.CLIP(**copy.deepcopy(CLIP))

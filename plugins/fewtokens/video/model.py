@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from ..literals import call_with
 from .encoder import VideoEncoder
 from .loss import contrastive_loss
-from .segments import SegmentClustering
+from .segments import SegmentClustering, parse_clustering
 from .temporal import SeqTransf
 
 MAX_LOGIT_SCALE = math.log(100)
 """CLIP's own limit, which CLIP4Clip keeps."""
-
-CLUSTERINGS = {'SegmentClustering': SegmentClustering}
 
 
 @MODELS.register_module()
@@ -33,6 +31,7 @@ class ClipRetrieval(BaseModel):
             dict) in the form of open_clip's model_configs. `pretrained`, a tag or file of weights, is loaded before
             training, not for a test. `quick_gelu=True` goes with OpenAI's weights.
         clustering: such as `dict(type='SegmentClustering', segments=6, clusters=49)`; a list clusters more than once.
+            A plugin's text, `'SegmentClustering(segments=6, clusters=49, after=6)'`, has `after` in it.
         after: the block to cluster after, one for each clustering.
         temporal: `dict(layers=4)` for CLIP4Clip's seqTransf; mean pooling where left out.
         max_words: tokens of a text that count, start and end included; as many as the model takes where left out.
@@ -47,7 +46,7 @@ class ClipRetrieval(BaseModel):
     def __init__(
         self,
         clip: dict[str, Any],
-        clustering: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
+        clustering: dict[str, Any] | str | Sequence[dict[str, Any] | str] | None = None,
         after: int | Sequence[int] = 6,
         temporal: dict[str, Any] | None = None,
         max_words: int | None = None,
@@ -64,7 +63,7 @@ class ClipRetrieval(BaseModel):
             model.set_grad_checkpointing()
         self.width = _embed_dim(options)
         module = None if temporal is None else SeqTransf(**{'width': self.width, **temporal})
-        self.encoder = VideoEncoder(model, build_clustering(clustering), after, module)
+        self.encoder = VideoEncoder(model, *build_clustering(clustering, after), module)
         self.tokenize = _tokenizer(options)
         length = model.context_length
         if max_words is not None and not 2 < max_words <= length:
@@ -231,21 +230,29 @@ def load_pretrained(clip: nn.Module, name: str | None, pretrained: str) -> None:
         raise ValueError(f'{pretrained!r} does not fit {name or "the config"}: {reason}') from error
 
 
-def build_clustering(setting: dict[str, Any] | Sequence[dict[str, Any]] | None) -> Any:
-    """A segment clustering from a config's dict, or a list of them.
+def build_clustering(setting: Any, after: int | Sequence[int]) -> tuple[Any, Any]:
+    """A segment clustering, or a schedule of them, and after which block.
+
+    Args:
+        setting: a config's dict, a plugin's text, which has its own `after`, or a list of either; None for none.
 
     Raises:
-        ValueError: there is no such clustering.
+        ValueError: there is no such clustering, or there aren't as many of `after`.
     """
     if setting is None:
-        return None
+        return None, after
+    if isinstance(setting, str):
+        return parse_clustering(setting)
     if not isinstance(setting, dict):
-        return [build_clustering(one) for one in setting]
+        places = [after] * len(setting) if isinstance(after, int) else list(after)
+        if len(places) != len(setting):
+            raise ValueError(f'after={after} must have a number for each of {len(setting)} clusterings')
+        return tuple(map(list, zip(*map(build_clustering, setting, places))))
     options = dict(setting)
     kind = options.pop('type', 'SegmentClustering')
-    if kind not in CLUSTERINGS:
-        raise ValueError(f'there is no clustering {kind!r}; there is {", ".join(CLUSTERINGS)}')
-    return call_with(CLUSTERINGS[kind], options)
+    if kind != 'SegmentClustering':
+        raise ValueError(f'there is no clustering {kind!r}; there is SegmentClustering')
+    return call_with(SegmentClustering, options), after
 
 
 def _read_config(config: str | dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import nn
 from ..openmmlab.config import load_config
 from ..openmmlab.model import build_model, without_pretrained
 from .model import load_pretrained  # registers the model as well
-from .plugin import parse_clustering
+from .segments import parse_clustering
 
 LOADING = ('frames', 'how', 'rate', 'size')
 """The options of `LoadFrames` that decide what a model sees."""
@@ -83,13 +83,12 @@ def with_clusterings(setting: dict[str, Any], plugins: Sequence[str]) -> dict[st
     Raises:
         ValueError: see `parse_clustering`.
     """
+    for text in plugins:
+        parse_clustering(text)
     setting = _copy(setting)
-    clusterings = [parse_clustering(text) for text in plugins]
-    if len(clusterings) == 1:
-        setting['model'] |= clusterings[0]
-    elif clusterings:
-        setting['model'] |= {key: [one[key] for one in clusterings] for key in clusterings[0]}
-    return _copy(setting)
+    if plugins:
+        setting['model']['clustering'] = plugins[0] if len(plugins) == 1 else list(plugins)
+    return setting
 
 
 def move_checkpoint(setting: dict[str, Any], checkpoint: str) -> dict[str, Any]:
