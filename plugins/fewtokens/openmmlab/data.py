@@ -39,7 +39,7 @@ def check_samples(dataset: BaseDataset, skip: bool = False) -> list[str]:
         if problem is None:
             readable.append(index)
         elif skip:
-            unreadable.append(sample['img_path'])
+            unreadable.append(sample_paths(sample)[0])
         else:
             print()
             raise ValueError(f'{problem}; --skip-unreadable leaves such samples out and counts them')
@@ -58,10 +58,10 @@ def _problem(sample: dict, load: Compose) -> str | None:
     try:
         load(dict(sample))
     except Exception as error:  # noqa: BLE001  decoders raise whatever they like at a damaged file
-        return f'{sample["img_path"]} or its annotation cannot be read ({type(error).__name__}: {error})'
+        return f'{sample_paths(sample)[0]} or its annotation cannot be read ({type(error).__name__}: {error})'
     return None
 
 
 def sample_paths(sample: dict) -> Sequence[str]:
     """The files that a sample is loaded from."""
-    return [sample[key] for key in ('img_path', 'seg_map_path') if isinstance(sample.get(key), str)]
+    return [sample[key] for key in ('img_path', 'video_path', 'seg_map_path') if isinstance(sample.get(key), str)]
