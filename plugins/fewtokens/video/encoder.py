@@ -110,10 +110,10 @@ class VideoEncoder(nn.Module):
         self, clustering: SegmentClustering | Sequence[SegmentClustering] | None, after: int | Sequence[int] = 6
     ) -> None:
         """Works with another clustering, or with none, from now on; settings as at the start."""
+        depth = len(find_tower(self.visual).blocks)
         several = clustering is not None and not isinstance(clustering, SegmentClustering)
         if clustering is not None:
             places = list(after) if several else [after]
-            depth = len(find_tower(self.visual).blocks)
             if several and len(places) != len(clustering):
                 raise ValueError(f'after={after} must have a number for each of {len(clustering)} clusterings')
             if not places or places != sorted(set(places)) or not 0 <= places[0] <= places[-1] < depth:

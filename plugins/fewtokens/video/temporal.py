@@ -25,7 +25,14 @@ class SeqTransf(nn.Module):
         self.positions = nn.Parameter(0.01 * torch.randn(max_frames, width))
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
-                width, heads, 4 * width, dropout=0.0, activation=_quick_gelu, batch_first=True, norm_first=True
+                width,
+                heads,
+                4 * width,
+                dropout=0.0,
+                activation=_quick_gelu,
+                layer_norm_eps=1e-12,
+                batch_first=True,
+                norm_first=True,
             )
             for _ in range(layers)
         )

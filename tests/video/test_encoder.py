@@ -1,0 +1,345 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fewtokens.video import SegmentClustering, SeqTransf, VideoEncoder
+
+open_clip = pytest.importorskip('open_clip')
+
+TEXT = dict(context_length=8, vocab_size=50, width=32, heads=2, layers=1)
+VISION = dict(layers=4, width=64, head_width=16, patch_size=8, image_size=32)
+TOWERS = {
+    'class token': dict(),
+    'average': dict(pool_type='avg'),
+    'norm after pooling': dict(pool_type='avg', final_ln_after_pool=True),
+    'tokens beside it': dict(output_tokens=True),
+    'attention pooling': dict(attentional_pool=True, attn_pooler_heads=4, attn_pooler_queries=5, output_tokens=True),
+    'contrastive pooling': dict(attentional_pool='parallel', width=32, attn_pooler_heads=4, attn_pooler_queries=5),
+    'custom blocks': dict(qk_norm=True, ls_init_value=0.1),
+    'no first norm': dict(no_ln_pre=True, pos_embed_type='sin_cos_2d'),
+}
+
+
+def make_clip(**vision):
+    return open_clip.CLIP(32, VISION | vision, TEXT).eval()
+
+
+def make_timm(name='test_vit', pool='token'):
+    pytest.importorskip('timm')
+    return open_clip.timm_model.TimmModel(name, 32, 160, pool=pool, proj='none' if pool == 'map' else 'linear').eval()
+
+
+def videos(batch=2, frames=6, size=32):
+    return torch.randn(batch, frames, 3, size, size)
+
+
+def kmedoids(segments=3, clusters=10, **options):
+    return SegmentClustering(segments, clusters, **options).eval()
+
+
+def mean_pooled(embeddings):
+    return F.normalize(F.normalize(embeddings, dim=-1).mean(dim=1), dim=-1)
+
+
+def by_hand(visual, video, places):
+    """open_clip's tower, step by step, with clusterings: {after: clustering}."""
+    batch = len(video)
+    x = visual._embeds(video.flatten(0, 1))
+    for index, block in enumerate(visual.transformer.resblocks):
+        if index in places:
+            x = places[index](x.unflatten(0, (batch, -1)), grid=(4, 4) if x.shape[1] == 17 else None).flatten(0, 1)
+        x = block(x)
+    pooled, _ = visual._pool(x)
+    pooled = pooled.squeeze(1) if pooled.ndim == 3 else pooled
+    return (pooled @ visual.proj).unflatten(0, (batch, -1))
+
+
+@pytest.mark.parametrize('name', TOWERS)
+def test_every_tower_with_and_without_clustering(name):
+    visual = make_clip(**TOWERS[name]).visual
+    video = videos()
+    plain = by_hand(visual, video, {})
+    encoder = VideoEncoder(visual)
+    embeddings, real = encoder.encode_frames(video)
+    assert torch.allclose(embeddings, plain, atol=1e-5) and real.shape == (2, 6) and real.all()
+    assert torch.allclose(encoder(video), mean_pooled(plain), atol=1e-5)
+    clustering = kmedoids()
+    encoder = VideoEncoder(visual, clustering, after=2)
+    expected = by_hand(visual, video, {2: clustering})
+    embeddings, real = encoder.encode_frames(video)
+    assert torch.allclose(embeddings, expected, atol=1e-5) and real.shape == (2, 3)
+    assert torch.allclose(encoder(video), mean_pooled(expected), atol=1e-5)
+    assert not torch.allclose(encoder(video), mean_pooled(plain), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    'stages, after',
+    [
+        ([kmedoids(3, 10), kmedoids(1, 8)], [1, 3]),
+        ([SegmentClustering(algorithm='temporal_shift'), kmedoids(3, 10, algorithm='spectral', window=(1, 1))], (0, 2)),
+        ([SegmentClustering(3, algorithm='pooling')], [0]),
+    ],
+)
+def test_a_schedule_works_on_earlier_segments(stages, after):
+    clip, video = make_clip(), videos()
+    encoder = VideoEncoder(clip, stages, after)
+    expected = by_hand(clip.visual, video, dict(zip(after, stages)))
+    assert torch.allclose(encoder.encode_frames(video)[0], expected, atol=1e-5)
+
+
+def test_unclustered_is_the_mean_of_the_models_own_embeddings():
+    clip, video = make_clip(), videos()
+    expected = clip.encode_image(video.flatten(0, 1), normalize=True).unflatten(0, (2, 6)).mean(dim=1)
+    assert torch.allclose(VideoEncoder(clip)(video), F.normalize(expected, dim=1), atol=1e-6)
+
+
+def test_blocks_that_take_the_sequence_first():
+    clip, video = make_clip(), videos()
+    encoder = VideoEncoder(clip, kmedoids(), after=2)
+    expected = encoder(video)
+    turned = open_clip.transformer.Transformer(64, 4, 4, batch_first=False).eval()
+    turned.load_state_dict(clip.visual.transformer.state_dict())
+    clip.visual.transformer = turned
+    assert torch.allclose(encoder(video), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'name, pool', [('test_vit', 'token'), ('test_vit', 'map'), ('test_vit', 'avg'), ('test_vit2', 'avg')]
+)
+def test_timm_towers(name, pool):
+    visual, video = make_timm(name, pool), videos(2, 4, 160)
+    trunk, clustering = visual.trunk, kmedoids(2, 20)
+    prefix = trunk.num_prefix_tokens
+    blocks = trunk.blocks
+    plain = visual(video.flatten(0, 1)).unflatten(0, (2, 4))
+    encoder = VideoEncoder(visual, clustering, after=2)
+    embeddings = encoder.encode_frames(video)[0]
+    assert trunk.blocks is blocks
+    x = trunk._pos_embed(trunk.patch_embed(video.flatten(0, 1)))
+    x = trunk.blocks[:2](trunk.norm_pre(x))
+    x = clustering(x.unflatten(0, (2, 4)), num_prefix_tokens=prefix).flatten(0, 1)
+    x = trunk.norm(trunk.blocks[2:](x))
+    expected = visual.head(trunk.forward_head(x)).unflatten(0, (2, 2))
+    assert torch.allclose(embeddings, expected, atol=1e-5)
+    with encoder.using(None):
+        assert torch.allclose(encoder.encode_frames(video)[0], plain, atol=1e-5)
+
+
+def test_timm_registers_are_prefix_tokens_and_eva_without_rotary_positions_works():
+    eva = pytest.importorskip('timm.models.eva')
+    visual = make_timm()
+    options = dict(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=32)
+    visual.trunk = eva.Eva(**options, num_reg_tokens=3).eval()
+    visual.head = torch.nn.Identity()
+    encoder = VideoEncoder(visual, kmedoids(2, 20), after=1)
+    seen = []
+    visual.trunk.blocks[2].register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    assert encoder(videos(2, 4)).shape == (2, 32) and seen == [(4, 4 + 20, 32)]
+    visual.trunk = eva.Eva(**options, use_rot_pos_emb=True)
+    with pytest.raises(ValueError, match='rotary'):
+        VideoEncoder(visual)
+
+
+def test_encoders_share_a_clip_that_stays_as_it_is():
+    clip, video = make_clip(), videos()
+    before = {name: value.clone() for name, value in clip.state_dict().items()}
+    modules, images = dict(clip.named_modules()), clip.encode_image(video[0])
+    few, many = VideoEncoder(clip, kmedoids(2, 5), after=1), VideoEncoder(clip, kmedoids(3, 12), after=3)
+    first = few(video)
+    assert many.encode_frames(video)[0].shape[1] == 3 and torch.equal(few(video), first)
+    assert torch.equal(clip.encode_image(video[0]), images)
+    assert dict(clip.named_modules()) == modules
+    assert list(clip.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in clip.state_dict().items())
+    assert [name.removeprefix('clip.') for name in few.state_dict()] == list(before)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules.values())
+
+
+def test_a_failed_pass_leaves_the_clip_as_it_is():
+    clip = make_clip()
+    blocks = clip.visual.transformer.resblocks
+    with pytest.raises(ValueError, match='clusters=40'):
+        VideoEncoder(clip, kmedoids(3, 40), after=2)(videos())
+    assert clip.visual.transformer.resblocks is blocks
+
+
+def test_a_video_does_not_depend_on_padding():
+    clip = make_clip()
+    video = videos(3, 7)
+    mask = torch.ones(3, 7, dtype=torch.bool)
+    mask[1, 5:], mask[2, 2:] = False, False
+    padded = torch.where(mask[:, :, None, None, None], video, 1e3)
+    for clustering in (None, kmedoids(), kmedoids(algorithm='spectral', aggregate='mean')):
+        encoder = VideoEncoder(clip, clustering, after=2, temporal=SeqTransf(32, layers=1, heads=2).eval())
+        out = encoder(padded, mask)
+        assert torch.allclose(out.norm(dim=1), torch.ones(3))
+        for i in range(3):
+            alone = encoder(video[i : i + 1, mask[i]], mask[i : i + 1, mask[i]])
+            assert torch.allclose(out[i], alone[0], atol=1e-5)
+
+
+def gradients(encoder, *batches):
+    encoder.zero_grad()
+    torch.manual_seed(3)
+    outs = [encoder(video) for video in batches]
+    sum((out * torch.arange(32)).sum() for out in outs).backward()
+    return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    'clustering',
+    [
+        kmedoids(cluster_embedding=True, width=64),
+        SegmentClustering(3, 10, 'sparse_sampling'),
+        SegmentClustering(algorithm='temporal_shift'),
+    ],
+)
+def test_checkpointing_keeps_gradients(clustering):
+    encoder = VideoEncoder(make_clip(), clustering, after=2).train()
+    batches = videos(2, 6), videos(1, 9)
+    plain = gradients(encoder, *batches)
+    encoder.clip.set_grad_checkpointing(True)
+    checkpointed = gradients(encoder, *batches)
+    assert plain.keys() == checkpointed.keys()
+    assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-4) for name in plain)
+
+
+def test_checkpointed_passes_of_several_encoders_before_one_backward():
+    clip, video = make_clip(), videos()
+    few, many = VideoEncoder(clip, kmedoids(2, 5), after=1), VideoEncoder(clip, kmedoids(3, 12), after=3)
+
+    def backward():
+        clip.zero_grad()
+        (few(video) * many(video) * clip.encode_image(video[:, 0])).sum().backward()
+        return clip.visual.conv1.weight.grad.clone()
+
+    plain = backward()
+    clip.set_grad_checkpointing(True)
+    assert torch.allclose(backward(), plain, atol=1e-5)
+
+
+def test_checkpointed_timm_tower():
+    encoder, video = VideoEncoder(make_timm(), kmedoids(2, 20), after=2), videos(1, 4, 160)
+    plain = gradients(encoder, video)
+    encoder.visual.set_grad_checkpointing(True)
+    checkpointed = gradients(encoder, video)
+    assert plain.keys() == checkpointed.keys()
+    assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-4) for name in plain)
+
+
+def test_patch_dropout():
+    encoder = VideoEncoder(make_clip(patch_dropout=0.5), kmedoids(3, 16), after=2)
+    encoder.train()
+    encoder(videos()).sum().backward()
+    assert encoder.visual.conv1.weight.grad.isfinite().all()
+    for clustering in (SegmentClustering(3, algorithm='pooling'), kmedoids(algorithm='spectral', window=(1, 1))):
+        with encoder.using(clustering, 2), pytest.raises(ValueError, match='patch_dropout=0'):
+            encoder(videos())
+    encoder.eval()
+    with encoder.using(SegmentClustering(3, algorithm='pooling'), 2):
+        encoder(videos())
+
+
+def test_autocast():
+    encoder = VideoEncoder(make_clip(), kmedoids(), after=2)
+    video = videos()
+    with torch.autocast('cpu', torch.bfloat16):
+        out = encoder(video)
+    assert torch.nn.functional.cosine_similarity(out.float(), encoder(video)).min() > 0.9
+
+
+def test_using_another_clustering_for_a_while():
+    clip, video = make_clip(), videos()
+    encoder = VideoEncoder(clip, kmedoids(), after=2)
+    own = encoder(video)
+    with encoder.using(None) as same:
+        assert same is encoder and encoder.clustering is None
+        assert torch.equal(encoder(video), VideoEncoder(clip)(video))
+    with pytest.raises(RuntimeError), encoder.using([kmedoids(2, 5), kmedoids(1, 5)], [1, 2]):
+        assert encoder.encode_frames(video)[0].shape[1] == 1
+        raise RuntimeError
+    assert encoder.clustering.segments == 3 and encoder.after == 2
+    assert torch.equal(encoder(video), own)
+    with pytest.raises(ValueError, match='after=4'), encoder.using(kmedoids(), 4):
+        pass
+    assert torch.equal(encoder(video), own)
+
+
+def test_copies_and_pickles_are_independent():
+    encoder, video = VideoEncoder(make_clip(), kmedoids(), after=2, temporal=SeqTransf(32)).eval(), videos()
+    expected = encoder(video)
+    for other in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert torch.equal(other(video), expected)
+        torch.nn.init.zeros_(other.visual.proj)
+        assert torch.equal(encoder(video), expected)
+
+
+def test_compiled_blocks_take_part():
+    encoder, video = VideoEncoder(make_clip(), kmedoids(), after=2), videos(1, 3)
+    expected = encoder(video)
+    for block in encoder.visual.transformer.resblocks:
+        block.compile(backend='eager')
+    assert torch.allclose(encoder(video), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda: open_clip.CLIP(32, dict(layers=(1, 1, 1, 1), width=16, image_size=32), TEXT), 'ModifiedResNet.*conv'),
+        (lambda: make_timm('test_resnet', 'avg'), 'ResNet.*no known blocks'),
+        (lambda: torch.nn.Linear(2, 2), 'Linear.*no known blocks'),
+    ],
+)
+def test_other_towers_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        VideoEncoder(make())
+
+
+def test_naflex_is_refused():
+    naflex = pytest.importorskip('timm.models.naflexvit')
+    visual = make_timm()
+    visual.trunk = naflex.NaFlexVit(naflex.NaFlexVitCfg(embed_dim=32, depth=1, num_heads=2))
+    with pytest.raises(ValueError, match='NaFlexVit.*length'):
+        VideoEncoder(visual)
+
+
+def test_a_tower_that_pools_nothing_is_refused():
+    with pytest.raises(ValueError, match='pools nothing'):
+        VideoEncoder(make_clip(pool_type='none'))(videos())
+
+
+@pytest.mark.parametrize(
+    'clustering, after, message',
+    [
+        (kmedoids(), 4, 'after=4 must be between 0 and 3'),
+        (kmedoids(), -1, 'after=-1'),
+        ([kmedoids(), kmedoids()], [2], 'a number for each of 2'),
+        ([kmedoids(), kmedoids()], [2, 1], 'ascending'),
+    ],
+)
+def test_bad_settings_are_named(clustering, after, message):
+    with pytest.raises(ValueError, match=message):
+        VideoEncoder(make_clip(), clustering, after)
+
+
+@pytest.mark.parametrize(
+    'clustering, video, mask, message',
+    [
+        (None, videos()[0], None, r'\[B, T, 3, H, W\]'),
+        (None, videos(2, 0), None, 'T >= 1'),
+        (None, videos(0), None, 'B, T >= 1'),
+        (None, videos()[:, :, :2], None, 'shape'),
+        (None, videos().byte(), None, 'uint8'),
+        (None, videos(size=40), None, '40 x 40; the visual tower takes 32 x 32'),
+        (None, videos(), torch.ones(2, 5, dtype=torch.bool), 'mask'),
+        (None, videos(), torch.zeros(2, 6, dtype=torch.bool), 'no real frame'),
+        (kmedoids(7), videos(), None, 'segments=7'),
+        (kmedoids(3, 33), videos(), None, 'clusters=33'),
+    ],
+)
+def test_bad_input_is_named(clustering, video, mask, message):
+    with pytest.raises(ValueError, match=message):
+        VideoEncoder(make_clip(), clustering, after=2)(video, mask)
