@@ -122,7 +122,7 @@ def test_sliding_windows_are_timed_on_one_window_and_draw_no_clusters(config_fil
     config = load_config(config_file, options)
     model = build_model(config, checkpoint)
     (image,) = TestSet(config, str(checkpoint), tmp_path, 3).first_images(1)
-    inputs, shown = tradeoff.timed_inputs(model, image, 2)
+    inputs, shown = tradeoff.timed_inputs(model, [image], 2)
     assert inputs.shape == (2, 3, 48, 64) and 'window' in shown
     (seen,) = look(model, Variant('row', fewtokens.SharedUpdate(2, (2, 4))), image)
     assert seen.clusters is None and seen.labels.shape == (64, 64)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from .accuracy import Accuracy, TestSet, bootstrap_difference
@@ -49,8 +50,8 @@ def write_tradeoff(
 
     `tradeoff.json`, `.csv`, `.png` and a self-contained `report.html`, written together or not at all.
     """
-    images = list(tests.first_images(PICTURES))
-    inputs, shown = timed_inputs(model, images[0], batch)
+    images = list(tests.first_images(max(PICTURES, batch)))
+    inputs, shown = timed_inputs(model, images, batch)
     # The size check comes first: a plugin that can't take effect is found before the evaluation, not after it.
     rows = benchmark_rows(model, variants, inputs, rounds, warmup=2)
     accuracies = {variant.name: tests.evaluate(model, variant) for variant in variants}
@@ -66,7 +67,7 @@ def write_tradeoff(
     environment = environment_of(inputs, **settings, left_out=len(tests.unreadable))
     report = dict(environment=environment, rows=rows, equal_cost=[vars(c) for c in comparisons])
     curve = draw_curve(rows, headline)
-    pictures = _pictures(model, variants, tests, images)
+    pictures = _pictures(model, variants, tests, images[:PICTURES])
     write_together(
         {
             out / 'tradeoff.json': json.dumps(report, indent=1).encode(),
@@ -78,12 +79,17 @@ def write_tradeoff(
     return _as_text(rows, comparisons, headline)
 
 
-def timed_inputs(model: nn.Module, image: dict[str, Any], batch: int) -> tuple[Tensor, str]:
-    """What the timing runs on: the image, as often as a batch has images, and what to call it.
+def timed_inputs(model: nn.Module, images: list[dict[str, Any]], batch: int) -> tuple[Tensor, str]:
+    """What the timing runs on, and what to call it: the first image, as often as a batch has images.
 
-    A model that slides a window over its images is timed on one window, for that is what its network sees.
+    A model that slides a window over its images is timed on one window, for that is what its network sees. Videos are
+    as many as a batch has, for clustering takes its time by what is in them.
     """
-    inputs = model.data_preprocessor(image, False)['inputs']
+    inputs = model.data_preprocessor(images[0], False)['inputs']
+    if inputs.ndim == 5:
+        videos = [model.data_preprocessor(image, False)['inputs'] for image in images]
+        alike = [video for video in videos if video.shape == inputs.shape]
+        return torch.cat((alike * batch)[:batch]), f'{min(len(alike), batch)} videos of {inputs.shape[1]} frames'
     test_cfg = getattr(model, 'test_cfg', None) or {}
     shown = 'a whole image'
     if test_cfg.get('mode') == 'slide':

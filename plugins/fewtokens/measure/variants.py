@@ -94,15 +94,16 @@ def _count_rows_cheaply(model: nn.Module, variants: list[Variant], inputs: Tenso
 
 
 def environment_of(inputs: Tensor, **settings: Any) -> dict[str, Any]:
-    shape = dict(dtype=str(inputs.dtype).removeprefix('torch.'), batch=len(inputs), shape=list(inputs.shape[2:]))
-    return describe_environment(inputs.device, **shape, **settings)
+    shape = list(inputs.shape[2:] if inputs.ndim == 4 else inputs.shape[1:])
+    described = dict(dtype=str(inputs.dtype).removeprefix('torch.'), batch=len(inputs), shape=shape)
+    return describe_environment(inputs.device, **described, **settings)
 
 
 def _count(model: nn.Module, variant: Variant, inputs: Tensor) -> dict[str, Any]:
     with variant.applied(model) as reduction:
         macs = count_macs(model, variant.resize(inputs)) // len(inputs)
         if reduction is not None and not reduction.passes:
-            height, width = inputs.shape[2:]
+            height, width = inputs.shape[-2:]
             raise ValueError(f'{variant.name} never takes effect: inputs of {height} x {width} have too few tokens')
     params = sum(parameter.numel() for parameter in model.parameters())
     unmeasured = dict.fromkeys(('ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'speedup_p80', 'peak_mib'))
