@@ -1,4 +1,5 @@
-"""Published vision transformers and Segmenters under the key names of today's mmseg."""
+"""Published models under the key names of today's mmseg and mmdet: vision transformers and Segmenters; detectors by
+`detector_checkpoint_keys`."""
 
 import re
 from collections.abc import Mapping
@@ -6,12 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from . import detector_checkpoint_keys as detectors
+
 # How each layout is told from the others: a key that only it has.
 LAYOUTS = {
     'mmseg': r'(backbone\.)?layers\.0\.attn\.attn\.in_proj_weight',
     'segmenter': r'encoder\.blocks\.0\.attn\.qkv\.weight',
     'timm': r'blocks\.0\.attn\.qkv\.weight',
     'google': r'Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel',
+    **detectors.LAYOUTS,
 }
 # Parts that no segmenter has: the classifier of the pretraining.
 CLASSIFIER = re.compile(r'(encoder\.)?(head|pre_logits)(\.|/|$)')
@@ -55,44 +59,51 @@ _GOOGLE = (
     (r'Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_0/', r'layers.\1.ffn.layers.0.0.'),
     (r'Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_1/', r'layers.\1.ffn.layers.1.'),
 )
-_RULES = {'mmseg': _MMSEG, 'segmenter': _SEGMENTER, 'timm': _VIT, 'google': _GOOGLE}
+_RULES = {'mmseg': _MMSEG, 'segmenter': _SEGMENTER, 'timm': _VIT, 'google': _GOOGLE, **detectors.RULES}
 
 
 def convert_keys(weights: Mapping[str, Tensor], layout: str = 'auto') -> dict[str, Tensor]:
-    """Renames, and where a layout stores them otherwise reshapes, the weights of a vision transformer or Segmenter.
+    """Renames a published model's weights, and reshapes or reorders those that a layout stores otherwise.
 
     A position table keeps its size: where a config has another, mmseg resizes it as it loads the backbone
-    (`model.pretrained`). The bias of the patch projection, which mmseg's own configs have no place for, is added to the
-    patches' positions: their sum is what it was. The pretraining's classifier is left out.
+    (`model.pretrained`). The bias of a ViT's patch projection, which mmseg's own configs have no place for, is added to
+    the patches' positions: their sum is what it was. The pretraining's classifier is left out. detrex has a bias before
+    the neck's group norms: the config needs `model.neck.bias=True`.
 
     Args:
         weights: the state_dict of a published checkpoint.
         layout: 'mmseg' (MMSegmentation 0.x or 1.x), 'timm' (a timm or DeiT .pth), 'segmenter' (the authors' Segmenter),
-            'google' (the arrays of a .npz), or 'auto' to find out.
+            'google' (the arrays of a .npz), 'detrex' (DINO with Swin), 'mask2former' (the authors', with Swin, for
+            mmdet) or 'mask2former-mmseg' (the same, semantic, for mmseg: never found by itself), 'swin' (the authors'
+            backbone), 'timm-swin', or 'auto' to find out.
 
     Returns:
-        the state_dict of an mmseg `VisionTransformer`, or of a whole `EncoderDecoder` if the checkpoint is one.
+        the state_dict of an mmseg `VisionTransformer`, of a whole model if the checkpoint is one, or, with the prefix
+        `backbone.` that `init_cfg` expects, of a `SwinTransformer`.
 
     Raises:
-        ValueError: a layout that isn't known, or a key that has no place in mmseg.
+        ValueError: a layout that isn't known, or a key that has no place in OpenMMLab's model.
     """
     weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     if layout == 'auto':
         layout = find_layout(weights)
     elif layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r} is not known; known are 'auto', {', '.join(map(repr, LAYOUTS))}")
+    dropped = detectors.DROPPED if layout in detectors.LAYOUTS else CLASSIFIER
     converted, lost = {}, []
     for key, value in weights.items():
         name = _rename(key, _RULES[layout])
         if name is not None:
             converted[name] = value
-        elif not CLASSIFIER.match(key):
+        elif not dropped.match(key):
             lost.append(key)
     if lost:
         raise ValueError(
-            f"{len(lost)} of {len(weights)} keys have no place in mmseg's VisionTransformer or Segmenter "
+            f"{len(lost)} of {len(weights)} keys have no place in OpenMMLab's model "
             f'(read as layout {layout!r}): {_some(lost)}'
         )
+    if layout in detectors.LAYOUTS:
+        return detectors.adapt_weights(converted)
     if layout == 'google':
         converted = _from_google(converted)
     elif layout == 'segmenter':
@@ -106,8 +117,7 @@ def find_layout(weights: Mapping[str, Tensor]) -> str:
         if any(re.fullmatch(pattern, key) for key in weights):
             return layout
     raise ValueError(
-        f'these are not the weights of a vision transformer in a known layout ({", ".join(LAYOUTS)}); '
-        f'the keys are {_some(list(weights))}'
+        f'these weights are in no known layout ({", ".join(LAYOUTS)}); the keys are {_some(list(weights))}'
     )
 
 
