@@ -1,4 +1,4 @@
-"""Published: 937 to 838 GMACs, 58.5 to 58.0 box AP."""
+"""Published: 937 to 838 GMACs of the backbone at 1152 x 1152, 58.5 to 58.0 box AP."""
 
 _base_ = 'mmdet::dino/dino-5scale_swin-l_8xb2-36e_coco.py'
 
