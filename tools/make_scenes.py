@@ -1,13 +1,17 @@
-"""Writes a segmentation data set of procedurally composed scenes, in ADE20K's layout."""
+"""Writes a data set of procedurally composed scenes, in ADE20K's layout or in COCO's."""
 
 import argparse
 
 from fewtokens.scenes.ade20k import write_ade20k
+from fewtokens.scenes.coco import write_coco
+
+WRITERS = dict(ade20k=write_ade20k, coco=write_coco)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('out', help='folder to write, e.g. data/scenes')
+    parser.add_argument('--format', choices=WRITERS, default='ade20k', help='semantic, or instance and panoptic')
     parser.add_argument('--training', type=int, default=0, help='number of training scenes')
     parser.add_argument('--validation', type=int, default=100, help='number of held-out scenes')
     parser.add_argument('--size', type=int, default=256, help='side of a scene in pixels')
@@ -17,4 +21,5 @@ def parse_args() -> argparse.Namespace:
 
 if __name__ == '__main__':
     args = parse_args()
-    write_ade20k(args.out, dict(training=args.training, validation=args.validation), size=args.size, seed=args.seed)
+    counts = dict(training=args.training, validation=args.validation)
+    WRITERS[args.format](args.out, counts, size=args.size, seed=args.seed)

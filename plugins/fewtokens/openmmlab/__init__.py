@@ -1,12 +1,15 @@
 """fewtokens for OpenMMLab: import this before any other OpenMMLab package.
 
-Importing it is the one place where fewtokens touches OpenMMLab: it stands in for mmcv's compiled ops where mmcv has
-none, lets configs inherit from `mmseg::…` names, and registers the hook, the reducers and the CPU's mixed precision.
+Importing it is the one place where fewtokens touches OpenMMLab: it stands in for mmcv's compiled ops and for
+panopticapi where they are missing, lets configs inherit from `mmseg::…` names, and registers the hook, the reducers
+and the CPU's mixed precision.
 """
 
 from .compiled_ops import provide_compiled_ops
+from .panoptic_api import provide_panoptic_api
 
 provide_compiled_ops()
+provide_panoptic_api()
 
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 

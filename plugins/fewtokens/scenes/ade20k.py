@@ -1,14 +1,12 @@
 """Writes scenes to disk in ADE20K's layout, which mmseg's data sets read."""
 
 import os
-import zlib
 from pathlib import Path
 
 import cv2
-import numpy as np
 from mmengine.utils import track_iter_progress
 
-from .compose import compose_scene
+from .splits import check_sizes, draw_scene, write_image
 from .textures import load_textures
 
 
@@ -24,18 +22,13 @@ def write_ade20k(out: str | os.PathLike, counts: dict[str, int], size: int = 256
         size: side of a scene in pixels.
         seed: seed of the whole data set.
     """
-    for name, value in dict(size=size, **counts).items():
-        if value < (32 if name == 'size' else 0):
-            raise ValueError(
-                f'{name}={value}: the side of a scene is at least 32 pixels, the number of scenes at least 0'
-            )
+    check_sizes(size, counts)
     textures = load_textures()
     for split, count in counts.items():
         images, annotations = (Path(out) / kind / split for kind in ('images', 'annotations'))
         images.mkdir(parents=True, exist_ok=True)
         annotations.mkdir(parents=True, exist_ok=True)
         for number in track_iter_progress(range(count)) if count else ():
-            rng = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
-            image, labels = compose_scene(rng, textures, size)
-            cv2.imwrite(str(images / f'{number:05d}.jpg'), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+            image, labels, _ = draw_scene(textures, size, seed, split, number)
+            write_image(images / f'{number:05d}.jpg', image)
             cv2.imwrite(str(annotations / f'{number:05d}.png'), labels + 1)

@@ -8,7 +8,7 @@ import numpy as np
 
 def compose_scene(
     rng: np.random.Generator, textures: list[np.ndarray], size: int = 256
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draws a scene from the textures.
 
     Args:
@@ -17,18 +17,21 @@ def compose_scene(
         size: side of the scene in pixels.
 
     Returns:
-        image [size, size, 3] uint8 and labels [size, size] uint8 (index of the texture).
+        image [size, size, 3] uint8, labels [size, size] uint8 (index of the texture) and objects [size, size] uint8:
+        the number of the object that is seen at a pixel, 0 for the background; a later object covers the earlier ones.
     """
     image = np.empty((size, size, 3), np.float32)
     labels = np.empty((size, size), np.uint8)
+    objects = np.zeros((size, size), np.uint8)
     everywhere = np.ones((size, size), bool)
     _paint(rng, image, labels, everywhere, textures)
-    for _ in range(rng.integers(5, 14)):
-        draw = _SHAPES[rng.choice(len(_SHAPES), p=_SHARES)]
-        _paint(rng, image, labels, draw(rng, size), textures)
+    for number in range(1, 1 + rng.integers(5, 14)):
+        mask = _SHAPES[rng.choice(len(_SHAPES), p=_SHARES)](rng, size)
+        _paint(rng, image, labels, mask, textures)
+        objects[mask] = number
     image *= _light(rng, size)
     image += rng.normal(0, rng.uniform(2, 8), image.shape)
-    return np.clip(image, 0, 255).astype(np.uint8), labels
+    return np.clip(image, 0, 255).astype(np.uint8), labels, objects
 
 
 def _paint(rng: np.random.Generator, image, labels, mask, textures: list[np.ndarray]) -> None:

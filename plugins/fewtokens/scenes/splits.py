@@ -1,0 +1,30 @@
+"""What the writers of all layouts share: which scene is which, so that each layout has the same ones."""
+
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .compose import compose_scene
+
+
+def check_sizes(size: int, counts: dict[str, int]) -> None:
+    """Raises a ValueError for scenes too small to draw, or a number of scenes below 0."""
+    for name, value in dict(size=size, **counts).items():
+        if value < (32 if name == 'size' else 0):
+            raise ValueError(
+                f'{name}={value}: the side of a scene is at least 32 pixels, the number of scenes at least 0'
+            )
+
+
+def draw_scene(
+    textures: list[np.ndarray], size: int, seed: int, split: str, number: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One scene of a data set, as `compose_scene` returns it; it depends on the seed, its split and its number alone."""
+    rng = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
+    return compose_scene(rng, textures, size)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])

@@ -1,0 +1,197 @@
+"""Frames of a video file, read by decord or PyAV."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+DECODERS = ('auto', 'decord', 'pyav')
+# In other containers, such as MPEG-TS, decord's seeking ends at wrong frames.
+_DECORD_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
+
+
+class VideoError(ValueError):
+    """A video file cannot be read; the message names it and says why."""
+
+
+class Reader(Protocol):
+    """An open video: `len(reader)` frames, as they lie in the file, at `fps` frames per second."""
+
+    fps: float
+
+    def __len__(self) -> int: ...
+
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The frames of these numbers as uint8 [T, H, W, 3], RGB, upright."""
+
+
+def open_video(path: str | os.PathLike, decoder: str = 'auto') -> Reader:
+    """Opens a video file.
+
+    Args:
+        decoder: 'decord', 'pyav', or 'auto': decord where it is installed and can read the file, else PyAV.
+
+    Raises:
+        VideoError: the file is missing, empty, damaged, or without a video stream or frames.
+        ImportError: the decoder is not installed.
+    """
+    path = Path(path)
+    if decoder not in DECODERS:
+        raise ValueError(f'decoder {decoder!r} must be one of {", ".join(DECODERS)}')
+    if not path.is_file():
+        raise VideoError(f'{path}: {"is not a file" if path.exists() else "there is no such video"}')
+    if path.stat().st_size == 0:
+        raise VideoError(f'{path}: the file is empty')
+    if decoder != 'auto':
+        return {'decord': _DecordReader, 'pyav': _PyAVReader}[decoder](path)
+    try:
+        return _DecordReader(path)
+    except (VideoError, ImportError) as error:
+        try:
+            return _PyAVReader(path)
+        except ImportError:
+            raise error from None
+
+
+class _DecordReader:
+    def __init__(self, path: Path):
+        try:
+            import decord
+        except ImportError as error:
+            raise ImportError('the decoder decord is missing: pip install "fewtokens[video]"') from error
+        if path.suffix.lower() not in _DECORD_SUFFIXES:
+            raise VideoError(f"{path}: decord cannot seek exactly in this format; decoder='pyav' can")
+        decord.logging.set_level(decord.logging.QUIET)
+        self.path = path
+        with _problems_of(path):
+            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        if not len(self):
+            raise VideoError(f'{path}: has no frames')
+        self.fps = _valid_rate(self._reader.get_avg_fps())
+        self.frames([0])  # fails where the codec is unknown, or where the picture would have to be turned by 90 degrees
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        indices = _checked(indices, len(self))
+        with _problems_of(self.path):
+            return self._reader.get_batch(indices).asnumpy()
+
+
+class _PyAVReader:
+    """Keeps no file open between calls."""
+
+    def __init__(self, path: Path):
+        try:
+            import av
+        except ImportError as error:
+            raise ImportError('the decoder PyAV is missing: pip install "fewtokens[video]"') from error
+        self._open = av.open
+        self.path = path
+        with self._stream() as (container, stream):
+            packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
+            times = [p.pts for p in packets]
+            announced = stream.frames
+            self.fps = _valid_rate(stream.average_rate or stream.guessed_rate)
+        if not packets:
+            raise VideoError(f'{path}: has no frames')
+        if len(packets) < announced or any(p.is_corrupt for p in packets):
+            raise VideoError(
+                f'{path}: is damaged or cut off, some of its {max(announced, len(packets))} frames are missing'
+            )
+        self._length = len(packets)
+        # Where times are missing or double, frames are counted from the start.
+        exact = None not in times and len(set(times)) == len(times)
+        self._times = sorted(times) if exact else None
+        self._keyframes = sorted(p.pts for p in packets if p.is_keyframe) if exact else []
+
+    def __len__(self) -> int:
+        return self._length
+
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        indices = _checked(indices, len(self))
+        wanted = sorted(set(indices))
+        pictures = self._decode(wanted, seek=True) if self._times else {}
+        if len(pictures) < len(wanted):  # seeking ended too late in the file
+            pictures = self._decode(wanted, seek=False)
+        lost = [index for index in wanted if index not in pictures]
+        if lost:
+            raise VideoError(f'{self.path}: frame {lost[0]} of {len(self)} cannot be decoded')
+        return np.stack([pictures[index] for index in indices])
+
+    def _decode(self, wanted: list[int], seek: bool) -> dict[int, np.ndarray]:
+        pictures: dict[int, np.ndarray] = {}
+        with self._stream() as (container, stream):
+            numbered = self._numbered(container, stream)
+            here = -1
+            for index in wanted:
+                if seek and (keyframe := self._keyframe_before(index)) > max(here, 0):
+                    container.seek(self._times[keyframe], stream=stream)
+                    numbered = self._numbered(container, stream)
+                for here, frame in numbered:
+                    if here == index:
+                        pictures[index] = _upright(frame, stream)
+                    if here >= index:
+                        break
+        return pictures
+
+    def _keyframe_before(self, index: int) -> int:
+        """The number of the last frame up to this one that decoding can start from."""
+        known = np.searchsorted(self._keyframes, self._times[index], side='right')
+        return int(np.searchsorted(self._times, self._keyframes[known - 1])) if known else 0
+
+    def _numbered(self, container: Any, stream: Any) -> Iterator[tuple[int, Any]]:
+        if self._times is None:
+            yield from enumerate(container.decode(stream))
+            return
+        numbers = {time: number for number, time in enumerate(self._times)}
+        for frame in container.decode(stream):
+            if frame.pts in numbers:
+                yield numbers[frame.pts], frame
+
+    @contextmanager
+    def _stream(self) -> Iterator[tuple[Any, Any]]:
+        with _problems_of(self.path), self._open(str(self.path)) as container:
+            if not container.streams.video:
+                raise VideoError(f'{self.path}: has no video stream')
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            yield container, stream
+
+
+def _upright(frame: Any, stream: Any) -> np.ndarray:
+    # A stream may change its size on the way.
+    picture = frame.to_ndarray(format='rgb24', width=stream.codec_context.width, height=stream.codec_context.height)
+    return np.rot90(picture, round(frame.rotation / 90))
+
+
+def _checked(indices: Sequence[int] | np.ndarray, length: int) -> list[int]:
+    indices = [int(index) for index in indices]
+    wrong = [index for index in indices if not 0 <= index < length]
+    if wrong or not indices:
+        raise IndexError(f'frame {wrong[0]} of a video of {length} frames' if wrong else 'no frame was asked for')
+    return indices
+
+
+def _valid_rate(rate: Any) -> float:
+    """Frames per second; 1 where the file doesn't say."""
+    return float(rate) if rate and np.isfinite(float(rate)) and rate > 0 else 1.0
+
+
+@contextmanager
+def _problems_of(path: Path) -> Iterator[None]:
+    """Errors of a decoder, which may be of any kind, as a VideoError."""
+    try:
+        yield
+    except VideoError:
+        raise
+    except Exception as error:
+        text = str(error).strip()
+        if 'video stream' in text:
+            raise VideoError(f'{path}: has no video stream') from error
+        reason = getattr(error, 'strerror', None) or text.partition('\n')[0].rpartition('] ')[2]
+        raise VideoError(f'{path}: cannot be decoded: damaged, or not a video ({reason})') from error
