@@ -6,6 +6,7 @@ import torch
 from mmengine.runner import Runner
 
 from fewtokens.measure.accuracy import Accuracy, TestSet, bootstrap_difference, predict
+from fewtokens.measure.resampling import Areas
 from fewtokens.measure.variants import make_variants
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
@@ -13,29 +14,31 @@ from fewtokens.openmmlab.registry import parse_plugin
 
 
 def accuracy(intersections, unions):
-    return Accuracy({}, np.array(intersections, float), np.array(unions, float))
+    return Accuracy({}, dict(mIoU=Areas(np.array(intersections, float), np.array(unions, float))))
 
 
 def test_interval_of_equal_results_is_nothing():
     one = accuracy([[5, 0], [3, 2]], [[10, 0], [4, 4]])
-    assert bootstrap_difference(one, one) == (0, 0)
+    assert bootstrap_difference(one, one, 'mIoU') == (0, 0)
 
 
 def test_interval_contains_a_difference_that_every_image_has():
     random = np.random.default_rng(0)
     unions = random.uniform(50, 100, (200, 4))
     share = random.uniform(0.5, 0.7, (200, 4))
-    low, high = bootstrap_difference(accuracy(unions * (share + 0.05), unions), accuracy(unions * share, unions))
+    better, worse = accuracy(unions * (share + 0.05), unions), accuracy(unions * share, unions)
+    low, high = bootstrap_difference(better, worse, 'mIoU')
     assert low == pytest.approx(5, abs=0.1) and high == pytest.approx(5, abs=0.1)
     up_and_down = np.tile([[0.1], [-0.1]], (100, 1))
     unions[:] = 100
-    low, high = bootstrap_difference(accuracy(unions * (0.5 + up_and_down), unions), accuracy(unions * 0.5, unions))
+    better, worse = accuracy(unions * (0.5 + up_and_down), unions), accuracy(unions * 0.5, unions)
+    low, high = bootstrap_difference(better, worse, 'mIoU')
     # The mean of 200 differences of 10 points has a standard error of 0.71.
     assert low == pytest.approx(-1.4, abs=0.2) and high == pytest.approx(1.4, abs=0.2)
 
 
-def test_no_interval_without_areas():
-    assert bootstrap_difference(Accuracy({}), accuracy([[1]], [[2]])) is None
+def test_no_interval_without_statistics():
+    assert bootstrap_difference(Accuracy({}), accuracy([[1]], [[2]]), 'mIoU') is None
 
 
 def test_metrics_are_those_of_mmengines_own_test_and_areas_add_up_to_them(config_file, checkpoint, tmp_path):
@@ -48,11 +51,10 @@ def test_metrics_are_those_of_mmengines_own_test_and_areas_add_up_to_them(config
     runner.model.load_state_dict(model.state_dict())
     expected = runner.test()
     assert next(iter(found.metrics)) == 'mIoU' and found.metrics == pytest.approx(expected, abs=0.02) and found.finite
-    sums = found.intersections.sum(0) / np.where(found.unions.sum(0) > 0, found.unions.sum(0), np.nan)
-    assert 100 * np.nanmean(sums) == pytest.approx(found.metrics['mIoU'], abs=0.01)
-    assert len(found.unions) == 3
+    areas = found.statistics['mIoU']
+    assert areas.headline(np.ones((1, 3))) == pytest.approx(found.metrics['mIoU'], abs=0.01) and areas.samples == 3
     for other in (plugin, half):
-        assert not np.array_equal(tests.evaluate(model, other).intersections, found.intersections)
+        assert not np.array_equal(tests.evaluate(model, other).statistics['mIoU'].intersections, areas.intersections)
 
 
 def test_an_evaluation_is_not_run_twice(config_file, checkpoint, tmp_path):
@@ -61,7 +63,8 @@ def test_an_evaluation_is_not_run_twice(config_file, checkpoint, tmp_path):
     (host, *_) = make_variants({})
     first = TestSet(config, str(checkpoint), tmp_path, 1).evaluate(model, host)
     again = TestSet(config, str(checkpoint), tmp_path, 1).evaluate(None, host)
-    assert again.metrics == first.metrics and np.array_equal(again.unions, first.unions)
+    assert again.metrics == first.metrics
+    assert np.array_equal(again.statistics['mIoU'].unions, first.statistics['mIoU'].unions)
     torch.save(dict(state_dict=model.state_dict(), meta=dict(other=1)), checkpoint)
     with pytest.raises(AttributeError):
         TestSet(config, str(checkpoint), tmp_path, 1).evaluate(None, host)

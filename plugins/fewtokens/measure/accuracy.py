@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,23 @@ from ..openmmlab.data import check_samples, sample_paths
 from ..openmmlab.model import quiet_log
 from ..version import __version__
 from .files import write_whole
+from .metrics import collect_statistics, in_percent
+from .resampling import KINDS, Resampled, interval_of_difference
 from .variants import Variant
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Metrics in percent, the headline first; per-image areas for intervals where the headline is mIoU."""
+    """Metrics in percent, the headline first.
+
+    Attributes:
+        statistics: what intervals are drawn from, by the metric's name, for metrics that have it.
+        finite: whether every output was.
+    """
 
     metrics: dict[str, float]
-    intersections: np.ndarray | None = None
-    """[images, classes] pixels."""
-    unions: np.ndarray | None = None
+    statistics: dict[str, Resampled] = field(default_factory=dict)
     finite: bool = True
-    """Whether every output was."""
 
 
 class TestSet:
@@ -80,10 +84,14 @@ class TestSet:
                 self.evaluator.process(data_samples=samples, data_batch=batch)
                 progress.update()
         print(file=sys.stderr)
-        areas = _areas(self.evaluator)
+        statistics = {}
+        for metric in self.evaluator.metrics:
+            statistics |= collect_statistics(metric)
         with quiet_log():
-            metrics = _headline_first(self.evaluator.evaluate(len(self.loader.dataset)))
-        accuracy = Accuracy(metrics, *(areas or (None, None)), finite)
+            metrics = in_percent(self.evaluator.evaluate(len(self.loader.dataset)))
+        for metric in self.evaluator.metrics:
+            statistics |= getattr(metric, 'statistics', {})
+        accuracy = Accuracy(metrics, statistics, finite)
         write_whole(path, lambda temporary: _save(temporary, accuracy))
         return accuracy
 
@@ -108,23 +116,11 @@ def predict(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[A
     return model(**data, mode='predict')
 
 
-def bootstrap_difference(
-    first: Accuracy, second: Accuracy, draws: int = 2000, seed: int = 0
-) -> tuple[float, float] | None:
-    """95 % interval of first minus second in points of mIoU, over images drawn with replacement; None without areas."""
-    if first.unions is None or second.unions is None:
+def bootstrap_difference(first: Accuracy, second: Accuracy, name: str) -> tuple[float, float] | None:
+    """95 % interval of first minus second in points of a metric; None where there are no statistics of it."""
+    if name not in first.statistics or name not in second.statistics:
         return None
-    images = len(first.unions)
-    # How often each image is drawn: areas then add up by one matrix product.
-    counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=draws)
-    differences = [_mean_iou(counts @ a.intersections, counts @ a.unions) for a in (first, second)]
-    low, high = np.percentile(differences[0] - differences[1], (2.5, 97.5))
-    return float(low), float(high)
-
-
-def _mean_iou(intersections: np.ndarray, unions: np.ndarray) -> np.ndarray:
-    unions = np.where(unions > 0, unions, np.nan)
-    return 100 * np.nanmean(intersections / unions, axis=-1)
+    return interval_of_difference(first.statistics[name], second.statistics[name])
 
 
 def _fingerprint(dataset: Any) -> str:
@@ -137,31 +133,23 @@ def _fingerprint(dataset: Any) -> str:
     return digest.hexdigest()
 
 
-def _areas(evaluator: Evaluator) -> tuple[np.ndarray, np.ndarray] | None:
-    """Per-image areas, which mmseg's IoUMetric keeps until it computes its metrics."""
-    for metric in evaluator.metrics:
-        if type(metric).__name__ == 'IoUMetric':
-            return tuple(np.stack([np.asarray(row[i], np.float64) for row in metric.results]) for i in (0, 1))
-    return None
-
-
 def _build_evaluator(config: Config) -> Evaluator:
     settings = config.test_evaluator
     return Evaluator(settings if isinstance(settings, list) else [settings])
 
 
-def _headline_first(metrics: dict[str, float]) -> dict[str, float]:
-    """mIoU, where there is one, comes first; values become plain numbers."""
-    order = sorted(metrics, key=lambda name: name != 'mIoU')
-    return {name: float(metrics[name]) for name in order if np.isscalar(metrics[name])}
-
-
 def _save(path: Path, accuracy: Accuracy) -> None:
-    areas = {} if accuracy.unions is None else dict(intersections=accuracy.intersections, unions=accuracy.unions)
-    np.savez(path, metrics=json.dumps(accuracy.metrics), finite=accuracy.finite, **areas)
+    arrays, kinds = {}, {}
+    for name, statistics in accuracy.statistics.items():
+        kinds[name] = type(statistics).__name__
+        arrays |= {f'{name}/{key}': array for key, array in vars(statistics).items()}
+    np.savez(path, metrics=json.dumps(accuracy.metrics), kinds=json.dumps(kinds), finite=accuracy.finite, **arrays)
 
 
 def _load(path: Path) -> Accuracy:
     stored = np.load(path)
-    areas = (stored['intersections'], stored['unions']) if 'unions' in stored else (None, None)
-    return Accuracy(json.loads(str(stored['metrics'])), *areas, bool(stored['finite']))
+    statistics = {
+        name: KINDS[kind](**{key.removeprefix(f'{name}/'): stored[key] for key in stored if key.startswith(f'{name}/')})
+        for name, kind in json.loads(str(stored['kinds'])).items()
+    }
+    return Accuracy(json.loads(str(stored['metrics'])), statistics, bool(stored['finite']))

@@ -26,14 +26,14 @@ COLOURS = {
 def draw_curve(rows: list[dict[str, Any]], headline: str) -> bytes:
     """Accuracy over speed-up as a PNG, a point a row: all rows, and those near the host's accuracy, with labels."""
     figure, (all_rows, close_up) = plt.subplots(1, 2, figsize=(12, 5.2), width_ratios=(1, 2))
-    near = sorted((row for row in rows if row['difference'] > -NEAR), key=lambda row: row['speedup'])
+    near = sorted((row for row in rows if row['differences'][headline] > -NEAR), key=lambda row: row['speedup'])
     _plot(all_rows, rows, headline)
     _plot(close_up, near, headline)
     for number, row in enumerate(near):
         # Neighbours' labels go above and below in turn, clear of their intervals.
-        low, high = row['interval'] or (row['difference'],) * 2
+        below, beyond = _reach(row, headline)
         above = number % 2 == 0
-        height = row['metrics'][headline] - row['difference'] + (high if above else low)
+        height = row['metrics'][headline] + (beyond if above else -below)
         close_up.annotate(
             _short(row['name']),
             (row['speedup'], height),
@@ -56,7 +56,7 @@ def draw_curve(rows: list[dict[str, Any]], headline: str) -> bytes:
 def _plot(axes: Any, rows: list[dict[str, Any]], headline: str) -> None:
     for kind, group in _by_kind(rows).items():
         speed, accuracy = ([row['speedup'] for row in group], [row['metrics'][headline] for row in group])
-        bars = np.array([_reach(row) for row in group]).T
+        bars = np.array([_reach(row, headline) for row in group]).T
         axes.errorbar(speed, accuracy, yerr=bars, fmt='o', capsize=3, lw=1, label=kind, color=COLOURS.get(kind))
     axes.axhline(rows[0]['metrics'][headline], color='grey', lw=0.8, ls=':')
     axes.set_xlabel(f'speed-up over {FUSED}')
@@ -65,10 +65,11 @@ def _plot(axes: Any, rows: list[dict[str, Any]], headline: str) -> None:
     axes.margins(x=0.12, y=0.14)
 
 
-def _reach(row: dict[str, Any]) -> tuple[float, float]:
+def _reach(row: dict[str, Any], headline: str) -> tuple[float, float]:
     """How far the interval reaches below and above a row."""
-    low, high = row['interval'] or (row['difference'],) * 2
-    return max(0.0, row['difference'] - low), max(0.0, high - row['difference'])
+    difference = row['differences'][headline]
+    low, high = row['intervals'][headline] or (difference, difference)
+    return max(0.0, difference - low), max(0.0, high - difference)
 
 
 def _by_kind(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

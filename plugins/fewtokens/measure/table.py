@@ -5,12 +5,12 @@ from typing import Any
 
 def format_table(rows: list[dict[str, Any]]) -> str:
     """A table of whatever the rows have: accuracy, MACs, time, speed-up over `host + sdpa`, memory."""
-    headline = next(iter(rows[0]['metrics']), None)
-    header = ['', *([headline] if headline else []), 'GMACs', 'MACs ratio', 'ms', 'p20-p80', 'speed-up', 'peak MiB']
+    headlines = list(rows[0].get('differences', ()))
+    header = ['', *headlines, 'GMACs', 'MACs ratio', 'ms', 'p20-p80', 'speed-up', 'peak MiB']
     host = rows[0]['macs']
     lines = [header]
     for row in rows:
-        accuracy = [f'{row["metrics"][headline]:.2f}'] if headline else []
+        accuracy = [f'{row["metrics"][name]:.2f}' for name in headlines]
         spread = '-' if row['ms'] is None else f'{row["ms_p20"]:.1f}-{row["ms_p80"]:.1f}'
         measured = [_number(row['ms'], '.1f'), spread, _number(row['speedup'], '.2f'), _number(row['peak_mib'], '.0f')]
         lines.append([row['name'], *accuracy, f'{row["macs"] / 1e9:.2f}', f'{row["macs"] / host:.3f}', *measured])

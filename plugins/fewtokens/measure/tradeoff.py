@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .accuracy import Accuracy, TestSet, bootstrap_difference
 from .curve import draw_curve
 from .files import write_together
+from .metrics import HEADLINES
 from .pictures import draw_clusters, encode_jpeg, look, magnify, paint_labels, read_rgb
 from .table import format_table
 from .variants import FUSED, HOST, Variant, benchmark_rows, environment_of
@@ -55,12 +56,14 @@ def write_tradeoff(
     # The size check comes first: a plugin that can't take effect is found before the evaluation, not after it.
     rows = benchmark_rows(model, variants, inputs, rounds, warmup=2)
     accuracies = {variant.name: tests.evaluate(model, variant) for variant in variants}
-    headline = next(iter(accuracies[FUSED].metrics))
+    host = accuracies[HOST]
+    headlines = [name for name in host.metrics if name in HEADLINES] or list(host.metrics)[:1]
+    headline = headlines[0]
     for row in rows:
-        accuracy = accuracies[row['name']]
+        accuracy, own = accuracies[row['name']], row['name'] == HOST
         row['metrics'] = accuracy.metrics
-        row['difference'] = accuracy.metrics[headline] - accuracies[HOST].metrics[headline]
-        row['interval'] = None if row['name'] == HOST else bootstrap_difference(accuracy, accuracies[HOST])
+        row['differences'] = {name: accuracy.metrics[name] - host.metrics[name] for name in headlines}
+        row['intervals'] = {name: None if own else bootstrap_difference(accuracy, host, name) for name in headlines}
         row['finite'] = accuracy.finite
     comparisons = compare_at_equal_cost(rows, variants, accuracies)
     settings = dict(checkpoint=tests.checkpoint, test_images=len(tests.loader.dataset), rounds=rounds, timed=shown)
@@ -73,7 +76,7 @@ def write_tradeoff(
             out / 'tradeoff.json': json.dumps(report, indent=1).encode(),
             out / 'tradeoff.csv': _as_csv(rows).encode(),
             out / 'tradeoff.png': curve,
-            out / 'report.html': render(title or type(model).__name__, report, headline, curve, pictures).encode(),
+            out / 'report.html': render(title or type(model).__name__, report, headlines, curve, pictures).encode(),
         }
     )
     return _as_text(rows, comparisons, headline)
@@ -102,6 +105,7 @@ def compare_at_equal_cost(
     rows: list[dict[str, Any]], variants: list[Variant], accuracies: dict[str, Accuracy]
 ) -> list[Comparison]:
     """Each SharedUpdate row against the Hourglass row whose MACs are nearest, where they are within a tenth."""
+    headline = next(iter(rows[0]['differences']))
     kinds = {variant.name: type(variant.reducer).__name__ for variant in variants}
     theirs = [row for row in rows if kinds[row['name']] == 'Hourglass']
     found = []
@@ -109,15 +113,15 @@ def compare_at_equal_cost(
         near = min(theirs, key=lambda row: abs(np.log(row['macs'] / ours['macs'])), default=None)
         if near is None or abs(near['macs'] / ours['macs'] - 1) > 0.1:
             continue
-        interval = bootstrap_difference(accuracies[ours['name']], accuracies[near['name']])
-        losses = -ours['difference'], -near['difference']
+        interval = bootstrap_difference(accuracies[ours['name']], accuracies[near['name']], headline)
+        losses = -ours['differences'][headline], -near['differences'][headline]
         difference = losses[1] - losses[0]
         found.append(Comparison(ours['name'], near['name'], ours['macs'] / near['macs'], *losses, difference, interval))
     return found
 
 
 def render(
-    title: str, report: dict[str, Any], headline: str, curve: bytes, pictures: list[list[tuple[str, bytes]]]
+    title: str, report: dict[str, Any], headlines: list[str], curve: bytes, pictures: list[list[tuple[str, bytes]]]
 ) -> str:
     """The page, with every image inside it."""
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
@@ -125,7 +129,7 @@ def render(
     )
     rows = [[(caption, _data_uri(image, 'jpeg')) for caption, image in line] for line in pictures]
     curve_uri = _data_uri(curve, 'png')
-    return template.render(title=title, headline=headline, curve=curve_uri, pictures=rows, **report)
+    return template.render(title=title, headlines=headlines, curve=curve_uri, pictures=rows, **report)
 
 
 def _pictures(
@@ -168,10 +172,13 @@ def _as_text(rows: list[dict[str, Any]], comparisons: list[Comparison], headline
 def _as_csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['name', *rows[0]['metrics'], 'difference', 'low', 'high', *FIELDS])
+    changes = [f'{name} {what}' for name in rows[0]['differences'] for what in ('difference', 'low', 'high')]
+    writer.writerow(['name', *rows[0]['metrics'], *changes, *FIELDS])
     for row in rows:
-        figures = [row['difference'], *(row['interval'] or (None, None)), *(row[name] for name in FIELDS)]
-        writer.writerow([row['name'], *row['metrics'].values(), *figures])
+        figures = []
+        for name, difference in row['differences'].items():
+            figures += [difference, *(row['intervals'][name] or (None, None))]
+        writer.writerow([row['name'], *row['metrics'].values(), *figures, *(row[name] for name in FIELDS)])
     return text.getvalue()
 
 
