@@ -8,7 +8,7 @@ from fewtokens.measure.tradeoff import write_tradeoff
 from fewtokens.measure.variants import make_variants
 from fewtokens.openmmlab.cli import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
 from fewtokens.openmmlab.config import load_config
-from fewtokens.openmmlab.data import check_folders
+from fewtokens.openmmlab.data import check_test_data
 from fewtokens.openmmlab.model import build_model
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(args.config, args.cfg_options)
     variants = make_variants(choose_reducers(config, args.plugin), args.half_resolution)
-    check_folders(config.test_dataloader.dataset)
+    check_test_data(config)
     model = build_model(config, args.checkpoint, args.device)
     out = Path(args.out or args.work_dir or config.work_dir)
     tests = TestSet(config, args.checkpoint, out, args.batch, args.skip_unreadable)

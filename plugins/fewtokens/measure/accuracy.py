@@ -21,7 +21,7 @@ from ..openmmlab.data import check_samples, sample_paths
 from ..openmmlab.model import quiet_log
 from ..version import __version__
 from .files import write_whole
-from .metrics import collect_statistics, in_percent
+from .metrics import collect_statistics, in_percent, use_fast_metrics
 from .resampling import KINDS, Resampled, interval_of_difference
 from .variants import Variant
 
@@ -134,7 +134,7 @@ def _fingerprint(dataset: Any) -> str:
 
 
 def _build_evaluator(config: Config) -> Evaluator:
-    settings = config.test_evaluator
+    settings = use_fast_metrics(config.test_evaluator)
     return Evaluator(settings if isinstance(settings, list) else [settings])
 
 

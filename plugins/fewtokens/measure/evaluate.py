@@ -1,21 +1,23 @@
 """A test run: MMEngine's loop, and what the plugin did in it."""
 
 import argparse
-import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
-from ..attach import Reduction, attach
-from ..openmmlab.data import check_folders, check_samples
+from ..attach import Reduction
+from ..openmmlab.data import check_samples, check_test_data
 from ..openmmlab.hook import FewTokensHook
 from ..openmmlab.model import load_weights, unwrap
 from ..video.clustered import Clustered, find_encoder, own_clustering
 from .macs import count_macs
+from .metrics import HEADLINES, in_percent, use_fast_metrics
+from .variants import HOST, Variant, count_rows_cheaply
 
 
 def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
@@ -26,34 +28,37 @@ def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """
     runner = build_test_runner(config, args)
     reductions = _watch(runner)
+    images = [_first_image(reduction) for reduction in reductions]
     with torch.autocast(unwrap(runner.model).data_preprocessor.device.type, torch.bfloat16, enabled=args.amp):
         metrics = runner.test()
-    for reduction in reductions:
+    found = [f'{name} {value:.2f}' for name, value in in_percent(metrics or {}).items() if name in HEADLINES]
+    if found:
+        print_log(', '.join(found), logger='current')
+    for reduction, image in zip(reductions, images):
         reduction.remove()
         if not reduction.passes:
             raise ValueError(
                 f'{reduction.reducer} never took effect: no input had enough tokens for it '
                 f'({reduction.skipped} went through unchanged)'
             )
-        print_log(effect(reduction, unwrap(runner.model)), logger='current')
+        print_log(effect(reduction, unwrap(runner.model), *image), logger='current')
     return metrics
 
 
 def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
     """A runner with its weights loaded and its test data checked."""
-    check_folders(config.test_dataloader.dataset)
+    check_test_data(config)
     if args.tta:
         if 'tta_model' not in config or 'tta_pipeline' not in config:
             raise ValueError('--tta needs tta_model and tta_pipeline in the config')
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
         config.tta_model.module = config.model
         config.model = config.tta_model
+    config.test_evaluator = use_fast_metrics(config.test_evaluator)
     if args.out:
-        # mmseg's metric writes label maps into a folder.
-        config.test_evaluator.update(dict(output_dir=args.out, keep_results=True))
+        _write_predictions(config, args.out)
     if args.show_dir:
-        config.default_hooks.visualization.draw = True
-        config.visualizer.save_dir = args.show_dir
+        _draw_predictions(config, Path(args.show_dir).absolute())
     config.load_from = None
     runner = Runner.from_cfg(config)
     load_weights(unwrap(runner.model), args.checkpoint)
@@ -63,11 +68,38 @@ def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
     return runner
 
 
-def effect(reduction: Reduction | Clustered, model: nn.Module) -> str:
-    """One line: tokens before and after, in how many passes, and what that saves of the model's MACs."""
+def _write_predictions(config: Config, out: str) -> None:
+    """Into a folder of label maps by mmseg's metric, or into a file by mmdet's."""
+    if config.get('default_scope') == 'mmdet':
+        if not out.endswith(('.pkl', '.pickle')):
+            raise ValueError(f'--out {out!r} must end with .pkl or .pickle: mmdet writes predictions to such a file')
+        evaluators = config.test_evaluator
+        # Before the others: the panoptic metric changes the predictions that it is given.
+        first = dict(type='DumpDetResults', out_file_path=out)
+        config.test_evaluator = [first, *(evaluators if isinstance(evaluators, list) else [evaluators])]
+    else:
+        config.test_evaluator.update(dict(output_dir=out, keep_results=True))
+
+
+def _draw_predictions(config: Config, folder: Path) -> None:
+    hooks = config.get('default_hooks') or {}
+    if config.get('default_scope') == 'mmdet':
+        drawing = {'type': 'DetVisualizationHook', **hooks.get('visualization', {}), 'test_out_dir': str(folder)}
+        config.visualizer = config.get('visualizer') or dict(type='DetLocalVisualizer', name='visualizer')
+    else:
+        drawing = {'type': 'SegVisualizationHook', **hooks.get('visualization', {})}
+        config.visualizer.save_dir = str(folder)
+    config.default_hooks = {**hooks, 'visualization': {**drawing, 'draw': True}}
+
+
+def effect(reduction: Reduction | Clustered, model: nn.Module, image: Tensor | None = None) -> str:
+    """One line: tokens before and after, in how many passes, and what that saves of the model's MACs.
+
+    MACs are for an image [1, 3, H, W], or for a video.
+    """
     before, after = reduction.token_counts
     unchanged = f', {reduction.skipped} unchanged' if reduction.skipped else ''
-    host, reduced = _macs(reduction, copy.deepcopy(model))
+    host, reduced = _clustered_macs(reduction, model) if image is None else _reduced_macs(reduction, model, image)
     saved = f'{host / 1e9:.2f} GMACs became {reduced / 1e9:.2f}, {1 - reduced / host:.0%} saved'
     return (
         f'{reduction.reducer}: {before} tokens became {after} after block {reduction.reducer.after} in '
@@ -75,20 +107,35 @@ def effect(reduction: Reduction | Clustered, model: nn.Module) -> str:
     )
 
 
-def _macs(reduction: Reduction | Clustered, model: nn.Module) -> tuple[int, int]:
-    """Of a detached model, for one image or video: without and with the reduction."""
-    shape = (1, *reduction.input_shape[1:])
-    if isinstance(reduction, Clustered):
-        # Clustering looks at its tokens: on the meta device there are none.
-        inputs, encoder = torch.randn(shape, device=next(model.parameters()).device), find_encoder(model)
-        with encoder.using(None):
-            host = count_macs(model, inputs)
-        with encoder.using(reduction.reducer.clustering, reduction.reducer.after):
-            return host, count_macs(model, inputs)
-    model, inputs = model.to('meta'), torch.empty(shape, device='meta')
-    host = count_macs(model, inputs)
-    with attach(model, reduction.reducer):
+def _reduced_macs(reduction: Reduction, model: nn.Module, image: Tensor) -> list[int]:
+    variants = [Variant(HOST, sdpa=False), Variant(str(reduction.reducer), reduction.reducer, sdpa=False)]
+    return [row['macs'] for row in count_rows_cheaply(model, variants, image)]
+
+
+def _clustered_macs(clustered: Clustered, model: nn.Module) -> tuple[int, int]:
+    # Clustering looks at its tokens: on the meta device there are none.
+    inputs = torch.randn(1, *clustered.input_shape[1:], device=next(model.parameters()).device)
+    encoder = find_encoder(model)
+    with encoder.using(None):
+        host = count_macs(model, inputs)
+    with encoder.using(clustered.reducer.clustering, clustered.reducer.after):
         return host, count_macs(model, inputs)
+
+
+def _first_image(reduction: Reduction | Clustered) -> list[Tensor]:
+    """An empty list, into which the first reduced pass puts what the backbone is given of one image.
+
+    A model of two stages computes as much as it finds in its image: one of noise would not do.
+    """
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple, output: Any) -> None:
+        if not found and reduction.passes:
+            found.append(args[0][:1])
+
+    if isinstance(reduction, Reduction):
+        reduction.host.backbone.register_forward_hook(keep)
+    return found
 
 
 def _watch(runner: Runner) -> list[Reduction | Clustered]:

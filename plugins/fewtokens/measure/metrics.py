@@ -1,6 +1,7 @@
 """An evaluator's metrics in percent under their usual names, and what their intervals are drawn from."""
 
 import re
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -9,6 +10,17 @@ from .resampling import Areas, Resampled, Segments
 
 HEADLINES = ('mIoU', 'PQ', 'box AP', 'mask AP', 'R@1')
 """Metrics that a comparison shows, in the order that the evaluator has them in; all are in percent."""
+
+
+def use_fast_metrics(evaluators: Any) -> Any:
+    """A config's evaluator, or list of them, with FastCocoMetric for mmdet's CocoMetric."""
+    if isinstance(evaluators, (list, tuple)):
+        return [use_fast_metrics(one) for one in evaluators]
+    if evaluators['type'] not in ('CocoMetric', 'mmdet.CocoMetric'):
+        return evaluators
+    from ..openmmlab import coco_metric  # noqa: F401  registers it
+
+    return {**evaluators, 'type': 'FastCocoMetric'}
 
 
 def in_percent(metrics: dict[str, float]) -> dict[str, float]:

@@ -65,7 +65,7 @@ def benchmark_rows(
     model: nn.Module, variants: list[Variant], inputs: Tensor, rounds: int, warmup: int
 ) -> list[dict[str, Any]]:
     """Rows with MACs, parameters, milliseconds, speed-up over `host + sdpa` and peak memory, for one image each."""
-    rows = _count_rows_cheaply(model, variants, inputs)
+    rows = count_rows_cheaply(model, variants, inputs)
     sized = {variant.name: variant.resize(inputs) for variant in variants}
     current: list[Tensor] = [inputs]
 
@@ -85,8 +85,9 @@ def benchmark_rows(
     return rows
 
 
-def _count_rows_cheaply(model: nn.Module, variants: list[Variant], inputs: Tensor) -> list[dict[str, Any]]:
-    """On the meta device, where nothing is computed, unless the model's shapes depend on what it sees."""
+@torch.no_grad()
+def count_rows_cheaply(model: nn.Module, variants: list[Variant], inputs: Tensor) -> list[dict[str, Any]]:
+    """Rows as of `count_rows`, on the meta device where nothing is computed, unless shapes depend on what is seen."""
     try:
         return count_rows(copy.deepcopy(model).to('meta'), variants, inputs.to('meta'))
     except (NotImplementedError, RuntimeError):

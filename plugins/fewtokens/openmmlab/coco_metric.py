@@ -74,13 +74,6 @@ class FastCocoMetric(CocoMetric):
         return evaluation
 
 
-def use_fast_metrics(evaluators: Any) -> Any:
-    """A config's evaluator, or list of them, with the fast metric for CocoMetric."""
-    if isinstance(evaluators, (list, tuple)):
-        return [use_fast_metrics(one) for one in evaluators]
-    return {**evaluators, 'type': 'FastCocoMetric'} if evaluators['type'] in ('CocoMetric', CocoMetric) else evaluators
-
-
 def evaluator() -> type[COCOeval]:
     """faster-coco-eval's COCOeval, or pycocotools' where that is not installed."""
     if find_spec('faster_coco_eval') is None:

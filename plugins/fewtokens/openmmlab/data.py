@@ -7,6 +7,18 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.utils import track_iter_progress
 
+from .coco_annotations import check_annotations
+
+
+def check_test_data(config: Config) -> None:
+    """Finds what is missing or impossible in a config's test set before a model is built.
+
+    Raises:
+        FileNotFoundError, ValueError: as `check_folders` and `check_annotations` say.
+    """
+    check_folders(config.test_dataloader.dataset)
+    check_annotations(config)
+
 
 def check_folders(dataset: Config) -> None:
     """Raises a FileNotFoundError that names a folder or annotation file of a data set's config that isn't there."""
