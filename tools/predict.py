@@ -1,4 +1,4 @@
-"""Runs a folder of pictures through a segmenter with and without a plugin: overlays beside each other, with timings."""
+"""Runs a folder of pictures through a model, with and without a plugin: overlays beside each other, with timings."""
 
 from pathlib import Path
 

@@ -99,7 +99,7 @@ def test_drawn_clusters_are_those_of_the_very_forward_pass(config_file, checkpoi
         with fewtokens.attach(model, reducer) as attachment, torch.no_grad():
             (sample,) = predict(model, Variant('plain', sdpa=False), image)
         assert np.array_equal(seen.clusters, attachment.cluster_map[0].numpy())
-        assert np.array_equal(seen.labels, sample.pred_sem_seg.data[0].numpy())
+        assert torch.equal(seen.sample.pred_sem_seg.data, sample.pred_sem_seg.data)
 
 
 def test_borders_stand_between_clusters():
@@ -125,4 +125,4 @@ def test_sliding_windows_are_timed_on_one_window_and_draw_no_clusters(config_fil
     inputs, shown = tradeoff.timed_inputs(model, [image], 2)
     assert inputs.shape == (2, 3, 48, 64) and 'window' in shown
     (seen,) = look(model, Variant('row', fewtokens.SharedUpdate(2, (2, 4))), image)
-    assert seen.clusters is None and seen.labels.shape == (64, 64)
+    assert seen.clusters is None and seen.sample.pred_sem_seg.shape == (64, 64)

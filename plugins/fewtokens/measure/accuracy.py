@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
-from torch import nn
+from torch import Tensor, nn
 
 from ..openmmlab.data import check_samples, sample_paths
 from ..openmmlab.model import quiet_log
@@ -62,7 +63,7 @@ class TestSet:
         # Samples go before the loader is built: its sampler counts them.
         dataset = DATASETS.build(config.test_dataloader.dataset)
         self.unreadable = check_samples(dataset, skip_unreadable)
-        self.data = _fingerprint(dataset)
+        self.data = _fingerprint(dataset, config.test_evaluator)
         loader = {**config.test_dataloader, 'dataset': dataset, 'batch_size': batch, 'persistent_workers': False}
         self.loader = Runner.build_dataloader(loader)
         self.evaluator = _build_evaluator(config)
@@ -77,7 +78,7 @@ class TestSet:
             return _load(path)
         print(f'{variant.name}:', file=sys.stderr)
         finite, progress = True, ProgressBar(len(self.loader), file=sys.stderr)
-        with variant.applied(model):
+        with variant.applied(model), _watch(model) as features:
             for batch in self.loader:
                 samples = predict(model, variant, batch)
                 finite &= all(s.seg_logits.data.isfinite().all().item() for s in samples if 'seg_logits' in s)
@@ -91,7 +92,7 @@ class TestSet:
             metrics = in_percent(self.evaluator.evaluate(len(self.loader.dataset)))
         for metric in self.evaluator.metrics:
             statistics |= getattr(metric, 'statistics', {})
-        accuracy = Accuracy(metrics, statistics, finite)
+        accuracy = Accuracy(metrics, statistics, finite and all(features))
         write_whole(path, lambda temporary: _save(temporary, accuracy))
         return accuracy
 
@@ -113,7 +114,37 @@ def predict(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[A
         return [sample for single in singles for sample in predict(model, variant, single)]
     data = model.data_preprocessor(batch, False)
     data['inputs'] = variant.resize(data['inputs'])
+    if variant.half:
+        _halve_shapes(data['data_samples'], data['inputs'])
     return model(**data, mode='predict')
+
+
+def _halve_shapes(samples: list[Any], inputs: Tensor) -> None:
+    """Tells a detector of its input's size, by which it finds the way back to the image's."""
+    for sample in samples:
+        if 'batch_input_shape' in sample:
+            halves = {name: tuple(-(-side // 2) for side in sample.get(name)) for name in ('img_shape', 'pad_shape')}
+            scale = tuple(factor / 2 for factor in sample.scale_factor)
+            sample.set_metainfo(dict(halves, scale_factor=scale, batch_input_shape=tuple(inputs.shape[-2:])))
+
+
+@contextmanager
+def _watch(model: nn.Module) -> Iterator[list[bool]]:
+    """A list that says of each output of the backbone whether it was finite: a detector just finds nothing if not."""
+    found: list[bool] = []
+    if not hasattr(model, 'backbone'):
+        yield found
+        return
+
+    def look(module: nn.Module, args: tuple, output: Any) -> None:
+        outputs = output if isinstance(output, (list, tuple)) else [output]
+        found.extend(x.isfinite().all().item() for x in outputs if isinstance(x, Tensor))
+
+    handle = model.backbone.register_forward_hook(look)
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 def bootstrap_difference(first: Accuracy, second: Accuracy, name: str) -> tuple[float, float] | None:
@@ -123,13 +154,16 @@ def bootstrap_difference(first: Accuracy, second: Accuracy, name: str) -> tuple[
     return interval_of_difference(first.statistics[name], second.statistics[name])
 
 
-def _fingerprint(dataset: Any) -> str:
+def _fingerprint(dataset: Any, evaluators: Any) -> str:
     """Tells data sets apart by what is in their files: data may be made anew under the same names."""
-    digest = hashlib.sha256()
+    metrics = evaluators if isinstance(evaluators, list) else [evaluators]
+    paths = [getattr(dataset, 'ann_file', None), *(metric.get('ann_file') for metric in metrics)]
     for index in range(len(dataset)):
-        for path in sample_paths(dataset.get_data_info(index)):
-            if Path(path).is_file():
-                digest.update(Path(path).read_bytes())
+        paths += sample_paths(dataset.get_data_info(index))
+    digest = hashlib.sha256()
+    for path in filter(None, paths):
+        if Path(path).is_file():
+            digest.update(Path(path).read_bytes())
     return digest.hexdigest()
 
 

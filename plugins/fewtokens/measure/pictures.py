@@ -17,12 +17,12 @@ MAGNIFIED = 512
 
 @dataclass(frozen=True)
 class Seen:
-    """One image through one variant: class labels [H, W], and cluster labels [h, w] of the token grid.
+    """One image through one variant: the data sample with predictions, and cluster labels [h, w] of the token grid.
 
     There are no cluster labels where nothing was clustered, or where the image took several passes (sliding windows).
     """
 
-    labels: np.ndarray
+    sample: Any
     clusters: np.ndarray | None
 
 
@@ -33,9 +33,18 @@ def look(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Seen
         samples = predict(model, variant, batch)
         clusters = reduction.cluster_map if reduction is not None and reduction.passes == 1 else None
     return [
-        Seen(sample.pred_sem_seg.data[0].cpu().numpy(), None if clusters is None else clusters[i].cpu().numpy())
+        Seen(sample, None if clusters is None else _without_padding(clusters[i].cpu().numpy(), sample))
         for i, sample in enumerate(samples)
     ]
+
+
+def _without_padding(clusters: np.ndarray, sample: Any) -> np.ndarray:
+    """Detectors fill images up to a size that suits them, on the right and below."""
+    if 'batch_input_shape' not in sample:
+        return clusters
+    sides = zip(clusters.shape, sample.img_shape, sample.batch_input_shape)
+    rows, columns = (-(-tokens * size // padded) for tokens, size, padded in sides)
+    return clusters[:rows, :columns]
 
 
 def paint_labels(image: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A folder of pictures through a segmenter, with and without a plugin, side by side."""
+"""A folder of pictures through a model, with and without a plugin, side by side."""
 
 import sys
 import time
@@ -13,8 +13,9 @@ from mmengine.dataset import Compose
 from mmengine.utils import ProgressBar
 from torch import nn
 
+from .drawing import draw_prediction, read_image
 from .files import write_whole
-from .pictures import draw_clusters, encode_jpeg, look, magnify, paint_labels, read_rgb
+from .pictures import draw_clusters, encode_jpeg, look
 from .variants import Variant
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -31,7 +32,7 @@ class Prediction:
 def predict_folder(
     config: Config, model: nn.Module, variants: list[Variant], folder: Path, out: Path, skip_unreadable: bool = False
 ) -> tuple[list[Prediction], list[str]]:
-    """Writes one picture a file into `out` (the input, then each variant's classes, then the clusters) and index.html.
+    """Writes one picture a file into `out` (the input, then each variant's prediction and clusters) and index.html.
 
     Returns:
         the predictions, and the names of unreadable files that were left out.
@@ -46,7 +47,7 @@ def predict_folder(
     if not files:
         raise FileNotFoundError(f'no pictures in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
     steps = config.test_dataloader.dataset.pipeline
-    pipeline = Compose([step for step in steps if step['type'] != 'LoadAnnotations'])
+    pipeline = Compose([step for step in steps if not step['type'].endswith('Annotations')])
     batches, unreadable = _load(pipeline, files, skip_unreadable)
     predictions, progress = [], ProgressBar(len(batches), file=sys.stderr)
     for file, batch in batches.items():
@@ -77,16 +78,15 @@ def _load(pipeline: Compose, files: list[Path], skip: bool) -> tuple[dict[Path, 
 
 
 def _predict(model: nn.Module, variants: list[Variant], file: Path, batch: dict[str, Any], out: Path) -> Prediction:
-    palette = np.array(model.dataset_meta['palette'], np.uint8)
     milliseconds, painted = [], []
     for variant in variants:
         start = time.perf_counter()
         (seen,) = look(model, variant, batch)
         milliseconds.append(1e3 * (time.perf_counter() - start))
         if not painted:
-            painted.append(magnify(read_rgb(str(file), seen.labels.shape)))
+            painted.append(read_image(seen.sample))
         image = painted[0]
-        painted.append(paint_labels(image, magnify(seen.labels), palette))
+        painted.append(draw_prediction(image, seen.sample, model.dataset_meta))
         if seen.clusters is not None:
             painted.append(draw_clusters(image, seen.clusters))
     name = f'{file.name}.jpg'

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from .accuracy import Accuracy, TestSet, bootstrap_difference
 from .curve import draw_curve
+from .drawing import draw_prediction, draw_truth, read_image
 from .files import write_together
 from .metrics import HEADLINES
-from .pictures import draw_clusters, encode_jpeg, look, magnify, paint_labels, read_rgb
+from .pictures import draw_clusters, encode_jpeg, look
 from .table import format_table
 from .variants import FUSED, HOST, Variant, benchmark_rows, environment_of
 
@@ -136,20 +137,19 @@ def _pictures(
     model: nn.Module, variants: list[Variant], tests: TestSet, images: list[dict[str, Any]]
 ) -> list[list[tuple[str, bytes]]]:
     """For each image: the image, the truth, then what each variant predicts and which tokens it clustered."""
-    if 'gt_sem_seg' not in images[0]['data_samples'][0]:
+    if 'ori_shape' not in images[0]['data_samples'][0]:
         return []
-    palette = np.array(tests.loader.dataset.metainfo['palette'], np.uint8)
-    lines = []
+    metainfo, lines = tests.loader.dataset.metainfo, []
     for image in images:
         sample = image['data_samples'][0]
-        labels = sample.gt_sem_seg.data[0].numpy()
-        pixels, truth = magnify(read_rgb(sample.img_path, labels.shape)), magnify(labels)
-        line = [('image', pixels), ('ground truth', paint_labels(pixels, truth, palette))]
+        pixels = read_image(sample)
+        truth = draw_truth(pixels, sample, metainfo)
+        line = [('image', pixels)] + ([] if truth is None else [('ground truth', truth)])
         for variant in variants:
             if variant.name == FUSED:
                 continue
             (seen,) = look(model, variant, image)
-            line.append((variant.name, paint_labels(pixels, magnify(seen.labels), palette)))
+            line.append((variant.name, draw_prediction(pixels, seen.sample, metainfo)))
             if seen.clusters is not None:
                 count = len(np.unique(seen.clusters))
                 line.append((f'its {count} clusters', draw_clusters(pixels, seen.clusters)))
