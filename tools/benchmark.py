@@ -1,14 +1,27 @@
 """Compares plugins with the untouched host, side by side in one run: MACs, time, memory. Random weights will do."""
 
+from typing import Any
+
 import torch
+from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.files import write_json
 from fewtokens.measure.table import format_table
-from fewtokens.measure.variants import benchmark_rows, count_rows, environment_of, make_variants
+from fewtokens.measure.variants import Variant, benchmark_rows, count_rows, environment_of, make_variants
 from fewtokens.openmmlab.cli import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
+
+
+def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> list[dict[str, Any]]:
+    try:
+        return count_rows(model, variants, inputs)
+    except (NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f'{type(model).__name__} computes as much as it finds in an image, which --macs-only does not have: '
+            'leave it out, --rounds 1 will do'
+        ) from error
 
 
 def main() -> None:
@@ -35,7 +48,7 @@ def main() -> None:
     inputs = torch.empty(args.batch, 3, *args.shape, dtype=dtype, device=device)
     model.to(dtype)
     if args.macs_only:
-        rows = count_rows(model, variants, inputs)
+        rows = count_on_meta(model, variants, inputs)
     else:
         rows = benchmark_rows(model, variants, inputs.normal_(), args.rounds, args.warmup)
     weights = args.checkpoint or 'random'

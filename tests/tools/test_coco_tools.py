@@ -1,25 +1,49 @@
-"""The tools on COCO data, as a user runs them."""
+"""The tools on COCO data, as a user runs them; in this process, where nothing is said of processes."""
 
 import json
 import os
 import pickle
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import pytest
 from coco import write_checkpoint, write_coco_config, write_coco_scenes
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 PLUGIN = 'SharedUpdate(after=2, grid=2)'
-LAUNCH = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+TWO_PROCESSES = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
 KINDS = pytest.mark.parametrize('kind', ['detector', 'panoptic'])
 
 
-def run(tool, *args, launcher=()):
-    command = [sys.executable, *launcher, str(TOOLS / tool), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Runs a tool: its exit status and what it wrote, as a process would have."""
+
+    def tool(name, *args):
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        capfd.readouterr()
+        try:
+            runpy.run_path(str(TOOLS / name), run_name='__main__')
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        return SimpleNamespace(returncode=status, **capfd.readouterr()._asdict())
+
+    return tool
+
+
+@pytest.fixture
+def fails(run):
+    def tool(name, *args, message):
+        result = run(name, *args)
+        assert result.returncode == 2 and message in result.err.splitlines()[-1], result.err
+
+    return tool
 
 
 @pytest.fixture(scope='module')
@@ -32,18 +56,22 @@ def folder(tmp_path_factory):
     return folder
 
 
+def log_of(folder):
+    return ''.join(file.read_text() for file in folder.rglob('*.log'))
+
+
 def metrics_of(work):
     (file,) = (file for file in work.rglob('*.json') if 'vis_data' not in file.parts)
     return {name: value for name, value in json.loads(file.read_text()).items() if name.startswith('coco')}
 
 
 @KINDS
-def test_predictions_pictures_and_the_effect(folder, tmp_path, kind):
+def test_predictions_pictures_and_the_effect(run, folder, tmp_path, kind):
     out, show = tmp_path / 'out.pkl', tmp_path / 'show'
     args = ['--plugin', PLUGIN, '--out', out, '--show-dir', show, '--work-dir', tmp_path / 'work']
     result = run('test.py', folder / f'{kind}.py', folder / f'{kind}.pth', *args)
-    assert result.returncode == 0, result.stderr
-    summary, effect = result.stdout.strip().splitlines()[-2:]
+    assert result.returncode == 0, result.err
+    summary, effect = log_of(tmp_path).splitlines()[-2:]
     assert ('PQ ' if kind == 'panoptic' else 'box AP ') in summary and ('mask AP ' in summary) == (kind == 'detector')
     assert '144 tokens became 36 after block 2 in 5 passes; ' in effect and '% saved' in effect
     with open(out, 'rb') as file:
@@ -52,28 +80,28 @@ def test_predictions_pictures_and_the_effect(folder, tmp_path, kind):
 
 
 @KINDS
-def test_two_processes_and_an_odd_number_of_samples_give_the_same_metrics(folder, tmp_path, kind):
+def test_two_processes_and_an_odd_number_of_samples_give_the_same_metrics(run, folder, tmp_path, kind):
     args = [folder / f'{kind}.py', folder / f'{kind}.pth', '--plugin', PLUGIN, '--work-dir']
     one = run('test.py', *args, tmp_path / 'one')
-    two = run('test.py', *args, tmp_path / 'two', '--launcher', 'pytorch', launcher=LAUNCH)
-    assert one.returncode == 0 and two.returncode == 0, one.stderr + two.stderr
-    assert '2 in 5 passes' in one.stdout and '2 in 3 passes' in two.stdout
+    command = [sys.executable, *TWO_PROCESSES, TOOLS / 'test.py', *args, tmp_path / 'two', '--launcher', 'pytorch']
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    two = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+    assert one.returncode == 0 and two.returncode == 0, one.err + two.stderr
+    assert '2 in 5 passes' in log_of(tmp_path / 'one') and '2 in 3 passes' in two.stdout
     alone, together = (metrics_of(tmp_path / name) for name in ('one', 'two'))
     headlines = ['coco_panoptic/PQ'] if kind == 'panoptic' else ['coco/bbox_mAP', 'coco/segm_mAP']
     assert all(alone[name] > 0 for name in headlines)
     assert together == pytest.approx(alone, rel=1e-6)
 
 
-def test_predictions_of_a_detector_go_into_a_pickle(folder, tmp_path):
-    result = run('test.py', folder / 'detector.py', folder / 'detector.pth', '--out', tmp_path / 'out')
-    assert result.returncode == 2 and result.stderr.splitlines()[-1].endswith(
-        'must end with .pkl or .pickle: mmdet writes predictions to such a file'
-    )
+def test_predictions_of_a_detector_go_into_a_pickle(fails, folder, tmp_path):
+    args = [folder / 'detector.py', folder / 'detector.pth', '--out', tmp_path / 'out']
+    fails('test.py', *args, message='must end with .pkl or .pickle: mmdet writes predictions to such a file')
     assert not (tmp_path / 'out').exists()
 
 
 @KINDS
-def test_unreadable_samples_are_left_out_with_their_objects(folder, tmp_path, kind):
+def test_unreadable_samples_are_left_out_with_their_objects(run, fails, folder, tmp_path, kind):
     """The metrics are those of a data set that never had them."""
     shutil.copytree(folder / 'data', tmp_path / 'data')
     (tmp_path / 'data/validation/00001.jpg').write_bytes(b'no picture')
@@ -84,12 +112,54 @@ def test_unreadable_samples_are_left_out_with_their_objects(folder, tmp_path, ki
         (tmp_path / 'less').mkdir(exist_ok=True)
         (tmp_path / 'less' / annotations.name).write_text(json.dumps(content))
     config, checkpoint = write_coco_config(tmp_path, tmp_path / 'data', kind == 'panoptic'), folder / f'{kind}.pth'
-    refused = run('test.py', config, checkpoint)
-    assert refused.returncode == 2 and '00001.jpg' in refused.stderr.splitlines()[-1]
+    fails('test.py', config, checkpoint, message='00001.jpg')
     some = run('test.py', config, checkpoint, '--skip-unreadable', '--work-dir', tmp_path / 'some')
-    assert some.returncode == 0 and '1 unreadable samples are left out' in some.stdout, some.stderr
+    assert some.returncode == 0 and '1 unreadable samples are left out' in log_of(tmp_path), some.err
     for annotations in (tmp_path / 'less').iterdir():
         shutil.copy(annotations, tmp_path / 'data/annotations')
     whole = run('test.py', config, checkpoint, '--work-dir', tmp_path / 'whole')
-    assert whole.returncode == 0, whole.stderr
+    assert whole.returncode == 0, whole.err
     assert metrics_of(tmp_path / 'some') == pytest.approx(metrics_of(tmp_path / 'whole'), rel=1e-9)
+
+
+@KINDS
+def test_report(run, folder, tmp_path, kind):
+    out = tmp_path / 'report'
+    args = ['--plugin', PLUGIN, '--plugin', 'Hourglass(after=2, grid=2)', '--half-resolution', '--rounds', 1]
+    result = run('tradeoff.py', folder / f'{kind}.py', folder / f'{kind}.pth', *args, '--out', out)
+    assert result.returncode == 0, result.err
+    rows = json.loads((out / 'tradeoff.json').read_text())['rows']
+    names = ['PQ'] if kind == 'panoptic' else ['box AP', 'mask AP']
+    assert len(rows) == 5 and rows[0]['macs'] == rows[1]['macs'] > rows[2]['macs']
+    for row in rows:
+        assert list(row['metrics'])[: len(names)] == list(row['differences']) == list(row['intervals']) == names
+        assert all(0 <= row['metrics'][name] <= 100 for name in names) and row['finite']
+    assert all(low <= high for row in rows[1:] for low, high in row['intervals'].values())
+    header = next(line for line in result.out.splitlines() if 'GMACs' in line)
+    page = (out / 'report.html').read_text()
+    assert all(f' {name} |' in header and f'<th>{name}</th>' in page for name in names)
+    # The curve; of three images the image, the truth, host, two plugins with their clusters, half resolution.
+    assert page.count('<img ') == 1 + 3 * 8
+    # What the report says of the host is what test.py finds.
+    run('test.py', folder / f'{kind}.py', folder / f'{kind}.pth', '--work-dir', tmp_path / 'test')
+    tested = metrics_of(tmp_path / 'test')
+    wanted = (
+        [tested['coco_panoptic/PQ']]
+        if kind == 'panoptic'
+        else [100 * tested[f'coco/{n}_mAP'] for n in ('bbox', 'segm')]
+    )
+    assert [rows[0]['metrics'][name] for name in names] == pytest.approx(wanted, rel=1e-4)
+
+
+@KINDS
+def test_predict(run, folder, tmp_path, kind):
+    args = [folder / f'{kind}.py', folder / f'{kind}.pth', folder / 'data/validation', '--plugin', PLUGIN]
+    result = run('predict.py', *args, '--out', tmp_path / 'out')
+    assert result.returncode == 0, result.err
+    assert cv2.imread(str(tmp_path / 'out/00003.jpg.jpg')).shape == (512, 5 * 512, 3)
+
+
+def test_macs_of_two_stages_need_an_image(run, fails, folder):
+    args = [folder / 'detector.py', '--shape', 64, 64]
+    fails('benchmark.py', *args, '--macs-only', message='MaskRCNN computes as much as it finds in an image')
+    assert run('benchmark.py', *args, '--rounds', 1).returncode == 0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..attach import Reduction
 from ..openmmlab.data import check_samples, check_test_data
+from ..openmmlab.distributed import log_in_one_process
 from ..openmmlab.hook import FewTokensHook
 from ..openmmlab.model import load_weights, unwrap
 from ..video.clustered import Clustered, find_encoder, own_clustering
@@ -61,6 +62,7 @@ def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
         _draw_predictions(config, Path(args.show_dir).absolute())
     config.load_from = None
     runner = Runner.from_cfg(config)
+    log_in_one_process(runner)
     load_weights(unwrap(runner.model), args.checkpoint)
     skipped = check_samples(runner.test_loop.dataloader.dataset, skip=args.skip_unreadable)
     if skipped:

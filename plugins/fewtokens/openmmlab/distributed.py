@@ -1,8 +1,11 @@
-"""Several processes on a machine without accelerators."""
+"""Several processes that work on one test set or training."""
 
 import torch.distributed
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.hooks import LoggerHook
+from mmengine.runner import Runner
 
 
 def join_on_cpu(config: Config) -> None:
@@ -14,3 +17,9 @@ def join_on_cpu(config: Config) -> None:
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     wrapper['find_unused_parameters'] = config.get('find_unused_parameters', False)
     config.setdefault('model_wrapper_cfg', wrapper)
+
+
+def log_in_one_process(runner: Runner) -> None:
+    """Takes the logger's hook from all processes but the first: each would write its metrics into the same file."""
+    if not is_main_process():
+        runner.hooks[:] = [hook for hook in runner.hooks if not isinstance(hook, LoggerHook)]
