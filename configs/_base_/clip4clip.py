@@ -1,4 +1,4 @@
-"""CLIP4Clip's mean pooling and CenterCLIP's training, for any data set: 8 processes with 16 pairs each, mixed precision.
+"""CLIP4Clip's mean pooling, trained as CenterCLIP was: 8 processes with 16 pairs each, mixed precision.
 
 torchrun --nproc-per-node 8 tools/train.py CONFIG --launcher pytorch --amp
 """

@@ -1,5 +1,6 @@
 import copy
 import json
+import logging
 
 import open_clip
 import pytest
@@ -169,6 +170,17 @@ def test_config_file_and_name(tmp_path):
     with torch.device('meta'):
         model = ClipRetrieval(dict(name='ViT-B-32', quick_gelu=True), temporal=dict(layers=4))
     assert model.width == 512 and model.context_length == 77
+
+
+def test_random_weights_on_purpose_are_no_warning(caplog):
+    filters = list(logging.getLogger().filters)
+    with torch.device('meta'):
+        ClipRetrieval(dict(name='ViT-B-32', quick_gelu=True))
+    assert not caplog.records and logging.getLogger().filters == filters
+    # Other warnings still come, and open_clip's own where it is asked directly.
+    with torch.device('meta'):
+        open_clip.create_model('ViT-B-32', load_weights=False, device='meta')
+    assert any('No pretrained weights' in record.message for record in caplog.records)
 
 
 def test_builds_like_any_other_config():

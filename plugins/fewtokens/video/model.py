@@ -1,8 +1,10 @@
 """Text-video retrieval with CLIP: CLIP4Clip's model, CenterCLIP where tokens are clustered."""
 
 import json
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +205,26 @@ def build_clip(name: str | None = None, config: str | dict[str, Any] | None = No
     if name is not None:
         if name not in open_clip.list_models():
             raise ValueError(f'open_clip has no model {name!r}; it has {", ".join(open_clip.list_models())}')
-        return open_clip.create_model(name, load_weights=False, device=torch.get_default_device(), **options)
+        with _random_on_purpose():
+            return open_clip.create_model(name, load_weights=False, device=torch.get_default_device(), **options)
     settings = {**_read_config(config), **options}
     custom = settings.pop('custom_text', False)
     return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**settings)
+
+
+@contextmanager
+def _random_on_purpose() -> Iterator[None]:
+    """open_clip's warning of random weights, which goes to the root logger, is left out."""
+    root = logging.getLogger()
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return 'No pretrained weights loaded' not in record.getMessage()
+
+    root.addFilter(wanted)
+    try:
+        yield
+    finally:
+        root.removeFilter(wanted)
 
 
 def load_pretrained(clip: nn.Module, name: str | None, pretrained: str) -> None:
