@@ -3,6 +3,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
+from fewtokens.measure.resampling import interval_of_difference
 from fewtokens.video.metrics import RetrievalMetric, retrieval_metrics
 
 HAND = torch.tensor([[0.9, 0.1, 0.3], [0.2, 0.8, 0.5], [0.7, 0.6, 0.4]])
@@ -155,6 +156,39 @@ def test_metric_drops_what_a_sampler_padded():
     metric.process(None, given)
     padded.process(None, [*given, given[0]])
     assert padded.evaluate(3) == metric.evaluate(3)
+
+
+def test_statistics_give_the_metric_again_for_any_draw_of_videos():
+    counts = [1, 3, 2, 0, 4, 1, 1]
+    given = samples(counts)
+    metric = RetrievalMetric()
+    metric.process(None, given)
+    metrics = metric.evaluate(len(given))
+    drawn = np.array([[1] * 7, [0, 2, 0, 0, 3, 1, 1]])
+    texts, videos = torch.cat([s['text_embeddings'] for s in given]), torch.stack([s['video_embedding'] for s in given])
+    owners = np.repeat(np.arange(7), counts)
+    first = np.array(owners == (texts @ videos.T).argmax(1).numpy())
+    weights = drawn[1][owners]
+    recalls = metric.statistics['R@1'].headline(drawn)
+    assert recalls == pytest.approx([metrics['R@1'], 100 * (weights * first).sum() / weights.sum()])
+    back = owners[(videos @ texts.T).argmax(1)] == np.arange(7)
+    asked = drawn[1] * (np.array(counts) > 0)
+    recalls = metric.statistics['v2t/R@1'].headline(drawn)
+    assert recalls == pytest.approx([metrics['v2t/R@1'], 100 * (asked * back).sum() / asked.sum()])
+
+
+def test_interval_of_a_difference_that_every_video_has():
+    right, wrong = RetrievalMetric(), RetrievalMetric()
+    videos = torch.eye(9)
+    right.process(None, [dict(video_id=i, video_embedding=v, text_embeddings=v[None]) for i, v in enumerate(videos)])
+    shifted = zip(videos, videos.roll(1, 0))
+    wrong.process(
+        None, [dict(video_id=i, video_embedding=v, text_embeddings=t[None]) for i, (v, t) in enumerate(shifted)]
+    )
+    right.evaluate(9), wrong.evaluate(9)
+    for name in ('R@1', 'v2t/R@1'):
+        assert interval_of_difference(right.statistics[name], wrong.statistics[name]) == (100, 100)
+        assert interval_of_difference(right.statistics[name], right.statistics[name]) == (0, 0)
 
 
 def test_equal_embeddings_score_chance_whatever_the_chunk():

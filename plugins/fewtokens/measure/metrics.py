@@ -8,7 +8,7 @@ from mmengine.evaluator import BaseMetric
 
 from .resampling import Areas, Resampled, Segments
 
-HEADLINES = ('mIoU', 'PQ', 'box AP', 'mask AP', 'R@1')
+HEADLINES = ('mIoU', 'PQ', 'box AP', 'mask AP', 'R@1', 'v2t/R@1')
 """Metrics that a comparison shows, in the order that the evaluator has them in; all are in percent."""
 
 

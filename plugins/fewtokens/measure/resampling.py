@@ -99,7 +99,29 @@ class Detections:
         return np.where(objects > 0, np.mean(curves, axis=0), np.nan)
 
 
-KINDS = {cls.__name__: cls for cls in (Areas, Segments, Detections)}
+@dataclass(frozen=True)
+class Recalls:
+    """Recall of a search, resampled over videos with all their texts; what is searched stays the same.
+
+    Attributes:
+        hits: queries of each video that were answered rightly, a part of one where candidates were equal, [videos].
+        queries: how many it has, [videos].
+    """
+
+    draws: ClassVar[int] = 2000
+    hits: np.ndarray
+    queries: np.ndarray
+
+    @property
+    def samples(self) -> int:
+        return len(self.hits)
+
+    def headline(self, counts: np.ndarray) -> np.ndarray:
+        queries = counts @ self.queries
+        return 100 * (counts @ self.hits) / np.where(queries > 0, queries, np.nan)
+
+
+KINDS = {cls.__name__: cls for cls in (Areas, Segments, Detections, Recalls)}
 RECALLS = np.linspace(0, 1, 101)
 
 

@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 from torch import Tensor
+
+from ..measure.resampling import Recalls
 
 RECALLS = (1, 5, 10, 50)
 
@@ -62,7 +65,8 @@ def retrieval_metrics(
         raise ValueError(f'similarity must be [texts, videos] with one of each at least, got {tuple(similarity.shape)}')
     owners = _owners(video_of_text, *similarity.shape)
     transposed = similarity.T
-    return _both_directions(lambda s: similarity[s], lambda s: transposed[s], owners, len(transposed), dual_softmax)
+    ranks = _both_directions(lambda s: similarity[s], lambda s: transposed[s], owners, len(transposed), dual_softmax)
+    return _metrics(ranks)
 
 
 def rank_videos(rows: Rows, owners: Tensor, chunk: int = 1024) -> Ranks:
@@ -105,6 +109,9 @@ class RetrievalMetric(BaseMetric):
         dual_softmax: temperature of the `dsl/…` metrics; none where left out.
         chunk: how many rows of the similarity are compared at a time.
 
+    Attributes:
+        statistics: once computed, what intervals of `R@1` and `v2t/R@1` are drawn from.
+
     Raises:
         ValueError: embeddings are missing or don't fit each other.
     """
@@ -115,6 +122,7 @@ class RetrievalMetric(BaseMetric):
         super().__init__(**kwargs)
         self.dual_softmax = dual_softmax
         self.chunk = chunk
+        self.statistics: dict[str, Recalls] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
@@ -135,7 +143,7 @@ class RetrievalMetric(BaseMetric):
         texts, videos, owners = gather_embeddings(results)
         # Products in float64, compared in float32: equal pairs stay equal, whatever the chunks.
         texts, videos = texts.double(), videos.double()
-        return _both_directions(
+        ranks = _both_directions(
             lambda part: (texts[part] @ videos.T).float(),
             lambda part: (videos[part] @ texts.T).float(),
             owners,
@@ -143,6 +151,8 @@ class RetrievalMetric(BaseMetric):
             self.dual_softmax,
             self.chunk,
         )
+        self.statistics = _recalls_by_video(ranks, owners, len(videos))
+        return _metrics(ranks)
 
 
 def gather_embeddings(results: Sequence[tuple[str, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,24 +174,38 @@ def gather_embeddings(results: Sequence[tuple[str, Tensor, Tensor]]) -> tuple[Te
 
 def _both_directions(
     texts: Rows, videos: Rows, owners: Tensor, n_videos: int, dual_softmax: float | None, chunk: int = 1024
-) -> dict[str, float]:
+) -> dict[str, Ranks]:
+    """Ranks by the prefix of their metrics' names."""
     _warn_of_nan(videos, n_videos, chunk)
 
-    def directions(texts: Rows, videos: Rows, prefix: str) -> dict[str, float]:
-        forth, back = rank_videos(texts, owners, chunk), rank_texts(videos, owners, n_videos, chunk)
-        return forth.metrics(prefix) | back.metrics(f'{prefix}v2t/')
+    def directions(texts: Rows, videos: Rows, prefix: str) -> dict[str, Ranks]:
+        back = rank_texts(videos, owners, n_videos, chunk)
+        return {prefix: rank_videos(texts, owners, chunk), f'{prefix}v2t/': back}
 
-    metrics = directions(texts, videos, '')
+    ranks = directions(texts, videos, '')
     if dual_softmax is not None:
         # A row's candidates are weighed by softmax over the queries: the other matrix's rows.
         over_texts = _log_sums(videos, n_videos, dual_softmax, chunk)
         over_videos = _log_sums(texts, len(owners), dual_softmax, chunk)
-        metrics |= directions(
+        ranks |= directions(
             lambda part: _weigh(texts(part), over_texts, dual_softmax),
             lambda part: _weigh(videos(part), over_videos, dual_softmax),
             'dsl/',
         )
-    return metrics
+    return ranks
+
+
+def _metrics(ranks: dict[str, Ranks]) -> dict[str, float]:
+    return {name: value for prefix, found in ranks.items() for name, value in found.metrics(prefix).items()}
+
+
+def _recalls_by_video(ranks: dict[str, Ranks], owners: Tensor, videos: int) -> dict[str, Recalls]:
+    """Statistics of R@1 in both directions: a video is asked for by each of its texts, and asks for them once."""
+    texts = np.bincount(owners, minlength=videos).astype(np.float64)
+    back = np.zeros(videos)
+    back[texts > 0] = ranks['v2t/'].recall(1)
+    forth = np.bincount(owners, ranks[''].recall(1), minlength=videos)
+    return {'R@1': Recalls(forth, texts), 'v2t/R@1': Recalls(back, (texts > 0).astype(np.float64))}
 
 
 def _weigh(rows: Tensor, log_sums: Tensor, temperature: float) -> Tensor:
