@@ -102,7 +102,7 @@ def test_a_second_run_needs_no_model_and_encodes_what_is_new(main, folder, model
     where = ['--index', tmp_path / 'index']
     main('index', folder, *model, *where, '--plugin', PLUGIN)
     before = read_manifest(tmp_path / 'index')
-    assert before.model['model']['clustering'] == dict(type='SegmentClustering', segments=2, clusters=3)
+    assert before.model['model']['clustering'] == PLUGIN
     (folder / 'a.mp4').unlink()
     write_video(folder / 'f.mp4', moving_frames(5, seed=9))
     # The index keeps the architecture and where the weights are.
@@ -120,7 +120,7 @@ def test_a_second_run_needs_no_model_and_encodes_what_is_new(main, folder, model
 def test_another_model_is_refused(main, folder, model, tmp_path):
     where = ['--index', tmp_path / 'index']
     main('index', folder, *model, *where)
-    with pytest.raises(ValueError, match='another model: model.clustering.type is SegmentClustering, was not set'):
+    with pytest.raises(ValueError, match=re.escape(f'another model: model.clustering is {PLUGIN}, was not set')):
         main('index', folder, *where, '--plugin', PLUGIN)
     with pytest.raises(ValueError, match='another model: loading.frames is 3, was 4'):
         option = 'test_dataloader.dataset.pipeline.0.frames=3'
