@@ -1,0 +1,3 @@
+"""Unclustered, beside the published clusterings."""
+
+_base_ = '../_base_/clip4clip_lsmdc.py'

@@ -1,0 +1,5 @@
+"""A published setting; we know of no result. Published with 32 processes of 4 pairs each."""
+
+_base_ = '../_base_/clip4clip_activitynet.py'
+
+model = dict(clip=dict(name='ViT-B-16'), clustering=dict(segments=15, clusters=160))
