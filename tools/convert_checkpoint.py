@@ -1,9 +1,11 @@
-"""Brings a published model under the key names of today's mmseg and mmdet.
+"""Brings a published model under the key names of today's mmseg and mmdet, and of ClipRetrieval.
 
 Segmenter, detrex's DINO and Mask2Former (the last two with Swin) become checkpoints for tools/test.py. DINO needs
 configs/_base_/dino-5scale_swin-l_detrex.py or its settings; Mask2Former is for mmdet, or with --arch mask2former-mmseg
-for mmseg. A ViT alone is for `model.pretrained` in a config, where mmseg resizes its position table to the config's
-image size; a Swin alone for `model.backbone.init_cfg`, with `convert_weights=False`.
+for mmseg. So do CLIP4Clip (meanP, seqTransf) and CenterCLIP, for configs/centerclip; seqTransf needs
+`temporal=dict(layers=4, max_frames=77)` in the model. A ViT alone is for `model.pretrained` in a config, where mmseg
+resizes its position table to the config's image size; a Swin alone for `model.backbone.init_cfg`, with
+`convert_weights=False`.
 """
 
 import argparse
@@ -28,6 +30,7 @@ KINDS = {
     'bbox_head': 'a DINO',
     'panoptic_head': 'a Mask2Former',
     'backbone': 'a backbone alone',
+    'encoder': 'a ClipRetrieval',
 }
 # All that a pickle of arrays is made of. The last is how old pickles write bytes.
 ARRAY_GLOBALS = {

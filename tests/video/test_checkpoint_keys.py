@@ -1,15 +1,19 @@
 """Synthetic checkpoints in the published layout, and CLIP4Clip's seqTransf written again from its formula."""
 
 import math
+import runpy
 from collections import OrderedDict
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 from torch.nn import functional as F
 
 import fewtokens.openmmlab  # noqa: F401
+from fewtokens.openmmlab.model import build_model
 from fewtokens.video.checkpoint_keys import convert_retrieval_keys
 from fewtokens.video.model import ClipRetrieval
 
@@ -20,6 +24,7 @@ CLIP = dict(
     text_cfg=dict(context_length=10, vocab_size=49408, width=64, heads=2, layers=2),
 )
 LAYERS, HEADS, FRAMES, WIDTH = 2, 2, 10, 64
+convert = runpy.run_path(str(Path(__file__).parents[2] / 'tools/convert_checkpoint.py'))['main']
 
 
 def published(temporal: bool) -> dict[str, torch.Tensor]:
@@ -112,3 +117,37 @@ def test_another_models_weights():
         convert_retrieval_keys({'layer1.weight': torch.zeros(1)})
     with pytest.raises(ValueError, match='the keys are none'):
         convert_retrieval_keys(nn.Module().state_dict())
+
+
+@pytest.mark.parametrize(
+    ('arch', 'extra'),
+    [
+        ('auto', {}),
+        ('clip4clip', {}),
+        # What CenterCLIP's training writes beside the weights.
+        ('centerclip', dict(epoch=5, global_step=7000, arch='CLIp4Clip', best_acc1=43.6, optimizer=dict(state={}))),
+    ],
+)
+@pytest.mark.parametrize('temporal', [False, True])
+def test_the_tool_makes_a_checkpoint_that_the_model_takes(temporal, arch, extra, tmp_path, capsys):
+    weights = published(temporal)
+    given = dict(state_dict={f'module.{name}': value for name, value in weights.items()}, **extra) if extra else weights
+    torch.save(given, tmp_path / 'pytorch_model.bin.4')
+    convert([str(tmp_path / 'pytorch_model.bin.4'), str(tmp_path / 'out.pth'), '--arch', arch])
+    assert 'tensors of a ClipRetrieval' in capsys.readouterr().out
+    setting = dict(type='ClipRetrieval', clip=dict(config=CLIP))
+    if temporal:
+        setting['temporal'] = dict(layers=LAYERS, heads=HEADS, max_frames=FRAMES)
+    model = build_model(Config(dict(model=setting)), tmp_path / 'out.pth')
+    assert torch.equal(model.clip.visual.conv1.weight, weights['clip.visual.conv1.weight'])
+    if temporal:
+        # A model of mean pooling has no place for the other's transformer, and is told so.
+        with pytest.raises(ValueError, match='of another architecture.*unknown .encoder.temporal'):
+            build_model(Config(dict(model=dict(setting, temporal=None))), tmp_path / 'out.pth')
+
+
+def test_the_tool_refuses_other_weights_under_this_layout(tmp_path):
+    torch.save({'blocks.0.attn.qkv.weight': torch.zeros(1)}, tmp_path / 'in.pth')
+    with pytest.raises(ValueError, match='not the weights of CLIP4Clip or CenterCLIP.*blocks.0'):
+        convert([str(tmp_path / 'in.pth'), str(tmp_path / 'out.pth'), '--arch', 'centerclip'])
+    assert not (tmp_path / 'out.pth').exists()

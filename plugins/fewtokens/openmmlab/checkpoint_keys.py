@@ -1,5 +1,5 @@
-"""Published models under the key names of today's mmseg and mmdet: vision transformers and Segmenters; detectors by
-`detector_checkpoint_keys`."""
+"""Published models under the key names of today's mmseg, mmdet and `ClipRetrieval`: vision transformers and Segmenters;
+detectors by `detector_checkpoint_keys`, CLIP4Clip and CenterCLIP by `video.checkpoint_keys`."""
 
 import re
 from collections.abc import Mapping
@@ -7,14 +7,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..video.checkpoint_keys import PUBLISHED, convert_retrieval_keys
 from . import detector_checkpoint_keys as detectors
 
+# Two names for one layout: CenterCLIP's clusterings have no weights.
+RETRIEVAL = dict.fromkeys(('clip4clip', 'centerclip'), re.escape(PUBLISHED))
 # How each layout is told from the others: a key that only it has.
 LAYOUTS = {
     'mmseg': r'(backbone\.)?layers\.0\.attn\.attn\.in_proj_weight',
     'segmenter': r'encoder\.blocks\.0\.attn\.qkv\.weight',
     'timm': r'blocks\.0\.attn\.qkv\.weight',
     'google': r'Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel',
+    **RETRIEVAL,
     **detectors.LAYOUTS,
 }
 # Parts that no segmenter has: the classifier of the pretraining.
@@ -75,11 +79,11 @@ def convert_keys(weights: Mapping[str, Tensor], layout: str = 'auto') -> dict[st
         layout: 'mmseg' (MMSegmentation 0.x or 1.x), 'timm' (a timm or DeiT .pth), 'segmenter' (the authors' Segmenter),
             'google' (the arrays of a .npz), 'detrex' (DINO with Swin), 'mask2former' (the authors', with Swin, for
             mmdet) or 'mask2former-mmseg' (the same, semantic, for mmseg: never found by itself), 'swin' (the authors'
-            backbone), 'timm-swin', or 'auto' to find out.
+            backbone), 'timm-swin', 'clip4clip' or 'centerclip' (see `convert_retrieval_keys`), or 'auto' to find out.
 
     Returns:
-        the state_dict of an mmseg `VisionTransformer`, of a whole model if the checkpoint is one, or, with the prefix
-        `backbone.` that `init_cfg` expects, of a `SwinTransformer`.
+        the state_dict of an mmseg `VisionTransformer`, of a whole model if the checkpoint is one (retrieval models are
+        `ClipRetrieval`s), or, with the prefix `backbone.` that `init_cfg` expects, of a `SwinTransformer`.
 
     Raises:
         ValueError: a layout that isn't known, or a key that has no place in OpenMMLab's model.
@@ -89,6 +93,8 @@ def convert_keys(weights: Mapping[str, Tensor], layout: str = 'auto') -> dict[st
         layout = find_layout(weights)
     elif layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r} is not known; known are 'auto', {', '.join(map(repr, LAYOUTS))}")
+    if layout in RETRIEVAL:
+        return convert_retrieval_keys(weights)
     dropped = detectors.DROPPED if layout in detectors.LAYOUTS else CLASSIFIER
     converted, lost = {}, []
     for key, value in weights.items():
