@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 DECODERS = ('auto', 'decord', 'pyav')
-# In other containers, such as MPEG-TS, decord's seeking ends at wrong frames.
-_DECORD_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
+# In other containers, such as MPEG-TS and AVI, decord's seeking ends at wrong frames.
+_DECORD_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm')
 
 
 class VideoError(ValueError):
@@ -64,6 +64,8 @@ class _DecordReader:
             raise ImportError('the decoder decord is missing: pip install "fewtokens[video]"') from error
         if path.suffix.lower() not in _DECORD_SUFFIXES:
             raise VideoError(f"{path}: decord cannot seek exactly in this format; decoder='pyav' can")
+        if _has_open_groups(path):
+            raise VideoError(f"{path}: decord cannot seek exactly in its open groups of pictures; decoder='pyav' can")
         decord.logging.set_level(decord.logging.QUIET)
         self.path = path
         with _problems_of(path):
@@ -82,6 +84,25 @@ class _DecordReader:
             return self._reader.get_batch(indices).asnumpy()
 
 
+def _has_open_groups(path: Path) -> bool:
+    """Whether frames that follow a key frame in the file are shown before it; taken for no where PyAV is missing."""
+    try:
+        import av
+    except ImportError:
+        return False
+    key = None
+    try:
+        with av.open(str(path)) as container:
+            for packet in container.demux(container.streams.video[:1]):
+                if packet.is_keyframe:
+                    key = packet.pts
+                elif None not in (key, packet.pts) and packet.pts < key:
+                    return True
+    except (av.FFmpegError, OSError, ValueError):
+        pass  # opening says what is wrong
+    return False
+
+
 class _PyAVReader:
     """Keeps no file open between calls."""
 
@@ -90,13 +111,14 @@ class _PyAVReader:
             import av
         except ImportError as error:
             raise ImportError('the decoder PyAV is missing: pip install "fewtokens[video]"') from error
-        self._open = av.open
+        self._open, self._reformatter = av.open, av.video.reformatter.VideoReformatter
         self.path = path
         with self._stream() as (container, stream):
             packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
             times = [p.pts for p in packets]
             announced = stream.frames
             self.fps = _valid_rate(stream.average_rate or stream.guessed_rate)
+            timeless = container.format.name == 'avi'
         if not packets:
             raise VideoError(f'{path}: has no frames')
         if len(packets) < announced or any(p.is_corrupt for p in packets):
@@ -104,8 +126,8 @@ class _PyAVReader:
                 f'{path}: is damaged or cut off, some of its {max(announced, len(packets))} frames are missing'
             )
         self._length = len(packets)
-        # Where times are missing or double, frames are counted from the start.
-        exact = None not in times and len(set(times)) == len(times)
+        # Where times are missing or double, frames are counted from the start; AVI's are those of decoding.
+        exact = not timeless and None not in times and len(set(times)) == len(times)
         self._times = sorted(times) if exact else None
         self._keyframes = sorted(p.pts for p in packets if p.is_keyframe) if exact else []
 
@@ -127,6 +149,7 @@ class _PyAVReader:
         pictures: dict[int, np.ndarray] = {}
         with self._stream() as (container, stream):
             numbered = self._numbered(container, stream)
+            reformatter = self._reformatter()  # kept for all frames: making one takes longer than its work
             here = -1
             for index in wanted:
                 if seek and (keyframe := self._keyframe_before(index)) > max(here, 0):
@@ -134,7 +157,7 @@ class _PyAVReader:
                     numbered = self._numbered(container, stream)
                 for here, frame in numbered:
                     if here == index:
-                        pictures[index] = _upright(frame, stream)
+                        pictures[index] = _upright(frame, stream, reformatter)
                     if here >= index:
                         break
         return pictures
@@ -163,9 +186,10 @@ class _PyAVReader:
             yield container, stream
 
 
-def _upright(frame: Any, stream: Any) -> np.ndarray:
+def _upright(frame: Any, stream: Any, reformatter: Any) -> np.ndarray:
     # A stream may change its size on the way.
-    picture = frame.to_ndarray(format='rgb24', width=stream.codec_context.width, height=stream.codec_context.height)
+    size = dict(width=stream.codec_context.width, height=stream.codec_context.height)
+    picture = reformatter.reformat(frame, format='rgb24', **size).to_ndarray()
     return np.rot90(picture, round(frame.rotation / 90))
 
 
