@@ -3,12 +3,10 @@
 import json
 import os
 import pickle
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -18,32 +16,6 @@ TOOLS = Path(__file__).parents[2] / 'tools'
 PLUGIN = 'SharedUpdate(after=2, grid=2)'
 TWO_PROCESSES = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
 KINDS = pytest.mark.parametrize('kind', ['detector', 'panoptic'])
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """Runs a tool: its exit status and what it wrote, as a process would have."""
-
-    def tool(name, *args):
-        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-        capfd.readouterr()
-        try:
-            runpy.run_path(str(TOOLS / name), run_name='__main__')
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        return SimpleNamespace(returncode=status, **capfd.readouterr()._asdict())
-
-    return tool
-
-
-@pytest.fixture
-def fails(run):
-    def tool(name, *args, message):
-        result = run(name, *args)
-        assert result.returncode == 2 and message in result.err.splitlines()[-1], result.err
-
-    return tool
 
 
 @pytest.fixture(scope='module')
@@ -153,13 +125,35 @@ def test_report(run, folder, tmp_path, kind):
 
 @KINDS
 def test_predict(run, folder, tmp_path, kind):
-    args = [folder / f'{kind}.py', folder / f'{kind}.pth', folder / 'data/validation', '--plugin', PLUGIN]
+    (tmp_path / 'pictures').mkdir()
+    shutil.copy(folder / 'data/validation/00003.jpg', tmp_path / 'pictures/a.jpg')
+    args = [folder / f'{kind}.py', folder / f'{kind}.pth', tmp_path / 'pictures', '--plugin', PLUGIN]
     result = run('predict.py', *args, '--out', tmp_path / 'out')
     assert result.returncode == 0, result.err
-    assert cv2.imread(str(tmp_path / 'out/00003.jpg.jpg')).shape == (512, 5 * 512, 3)
+    assert cv2.imread(str(tmp_path / 'out/a.jpg.jpg')).shape == (512, 5 * 512, 3)
 
 
 def test_macs_of_two_stages_need_an_image(run, fails, folder):
     args = [folder / 'detector.py', '--shape', 64, 64]
     fails('benchmark.py', *args, '--macs-only', message='MaskRCNN computes as much as it finds in an image')
     assert run('benchmark.py', *args, '--rounds', 1).returncode == 0
+
+
+def test_bad_input_is_one_line(fails, folder, tmp_path):
+    """What is wrong with annotation files stands in tests/openmmlab/test_coco_annotations.py."""
+    detector, panoptic = ([folder / f'{kind}.py', folder / f'{kind}.pth'] for kind in ('detector', 'panoptic'))
+    for plugin, message in (
+        ('Hourglass(2, 5)', 'grid=(5, 5) must be at most (4, 4), tokens in an attention window'),
+        ('SharedUpdate((1, 2), (2, 3))', 'a later stage must not be finer'),
+        ('Hourglass(5, 2)', 'between 0 and 4'),
+    ):
+        fails('test.py', *detector, '--plugin', plugin, '--work-dir', tmp_path, message=message)
+    cut = tmp_path / 'cut.json'
+    cut.write_bytes((folder / 'data/annotations/instances_validation.json').read_bytes()[:-9])
+    option = ['--cfg-options', f'test_evaluator.ann_file={cut}']
+    for tool in ('test.py', 'tradeoff.py'):
+        fails(tool, *detector, *option, '--work-dir', tmp_path, message='cut short')
+    shutil.copytree(folder / 'data', tmp_path / 'data')
+    (tmp_path / 'data/annotations/panoptic_validation/00002.png').unlink()
+    option = ['--cfg-options', f'test_dataloader.dataset.data_root={tmp_path / "data"}/']
+    fails('test.py', *panoptic, *option, '--work-dir', tmp_path, message='panoptic_validation/00002.png is missing')

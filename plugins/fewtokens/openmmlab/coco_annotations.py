@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 INSTANCES, PANOPTIC = 'instances', 'panoptic'
 METRICS = {'CocoMetric': INSTANCES, 'FastCocoMetric': INSTANCES, 'CocoPanopticMetric': PANOPTIC}
@@ -25,11 +24,12 @@ def check_annotations(config: Config) -> None:
     dataset = config.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
-    kind = _kind(dataset)
-    if kind is None:
+    cls = _coco_class(config, dataset)
+    if cls is None:
         return
+    kind = PANOPTIC if 'Panoptic' in cls.__name__ else INSTANCES
     path = Path(dataset.get('data_root') or '') / dataset.ann_file
-    metainfo = {**DATASETS.get(dataset.type).METAINFO, **(dataset.get('metainfo') or {})}
+    metainfo = {**cls.METAINFO, **(dataset.get('metainfo') or {})}
     _check_heads(config.model, metainfo)
     data = _read(path, kind)
     _check_classes(path, data, metainfo['classes'])
@@ -42,13 +42,16 @@ def check_annotations(config: Config) -> None:
         _check_truth(truth, content, path, data, evaluator)
 
 
-def _kind(dataset: Config) -> str | None:
-    from mmdet.datasets import CocoDataset, CocoPanopticDataset
-
-    cls = DATASETS.get(dataset.get('type'))
-    if cls is None or not issubclass(cls, CocoDataset):
+def _coco_class(config: Config, dataset: Config) -> type | None:
+    """mmdet's class of a data set that is read as COCO is."""
+    if config.get('default_scope') != 'mmdet':
         return None
-    return PANOPTIC if issubclass(cls, CocoPanopticDataset) else INSTANCES
+    from mmdet.datasets import CocoDataset
+    from mmdet.registry import DATASETS
+
+    cls = DATASETS.get(dataset.type)
+    # LVIS and Objects365 read their files in ways of their own.
+    return cls if getattr(cls, 'load_data_list', None) is CocoDataset.load_data_list else None
 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
