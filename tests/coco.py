@@ -75,7 +75,7 @@ def _mask_rcnn() -> tuple[dict, dict]:
     model.neck.in_channels = CHANNELS
     model.roi_head.bbox_head.num_classes = model.roi_head.mask_head.num_classes = 1
     # A mask is its whole box.
-    model.test_cfg.rcnn.update(score_thr=0.0, mask_thr_binary=0.0, max_per_img=8)
+    model.test_cfg.rcnn.update(score_thr=0.0, mask_thr_binary=0.0, max_per_img=15)
     return model.to_dict(), dict(classes=('object',), palette=[(220, 20, 60)])
 
 

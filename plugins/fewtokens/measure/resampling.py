@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
+import torch
 
 
 class Resampled(Protocol):
@@ -153,4 +154,7 @@ def _mean_precision(weights: np.ndarray, outcome: np.ndarray, objects: np.ndarra
     # Beyond the last detection there is no precision.
     envelope = np.pad(envelope, ((0, 0), (0, 1)))
     recalls = hits / np.maximum(objects, 1)[:, None]
-    return np.array([curve[np.searchsorted(row, RECALLS)].mean() for curve, row in zip(envelope, recalls)])
+    # NumPy's search takes one row at a time.
+    wanted = np.tile(RECALLS, (len(recalls), 1))
+    first = torch.searchsorted(torch.from_numpy(np.ascontiguousarray(recalls)), torch.from_numpy(wanted))
+    return np.take_along_axis(envelope, first.numpy(), 1).mean(1)
