@@ -1,25 +1,46 @@
-"""Trains a model of an mmseg or mmdet config, with or without a plugin."""
+"""Trains a model of an mmseg, mmdet or text-video retrieval config, with or without a plugin."""
 
 import torch
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
-from fewtokens.openmmlab.data import check_folders
+from fewtokens.openmmlab.data import check_folders, check_paths, check_samples
 
 
 def main() -> None:
     parser = make_parser(__doc__, checkpoint=False)
     add_run_options(parser)
     parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work folder')
+    text = 'load all data once, leave damaged samples out and count them'
+    parser.add_argument('--skip-unreadable', action='store_true', help=text)
     args = parser.parse_args()
     config = prepare_config(args)
     check_folders(config.train_dataloader.dataset)
+    if config.get('val_dataloader'):
+        check_folders(config.val_dataloader.dataset)
     config.resume = args.resume
     if args.amp:
         # MMEngine's own mixed precision needs a GPU.
         config.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
-    Runner.from_cfg(config).train()
+    runner = Runner.from_cfg(config)
+    check_data(runner, args.skip_unreadable)
+    runner.train()
+
+
+def check_data(runner: Runner, skip: bool) -> None:
+    """Finds what would end a training after hours, or leaves it out."""
+    for loop in (runner.train_loop, runner.val_loop):
+        dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+        if not isinstance(dataset, BaseDataset):
+            continue
+        if not skip:
+            check_paths(dataset)
+        elif skipped := check_samples(dataset, skip=True):
+            # The sampler has counted them: instead, an epoch has some of the first samples twice.
+            print_log(f'{len(skipped)} unreadable samples are left out: {", ".join(skipped[:3])}', logger='current')
 
 
 if __name__ == '__main__':

@@ -132,5 +132,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except (ValueError, OSError, NotImplementedError, ImportError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        text = str(error)
+        if 'in DataLoader worker' in text:
+            text = text.strip().rpartition('\n')[2].partition(': ')[2]  # below the worker's traceback
+        print(f'error: {text}', file=sys.stderr)
         sys.exit(2)
