@@ -1,4 +1,4 @@
-"""Evaluates a model of an mmseg or mmdet config on its test set, with or without a plugin."""
+"""Evaluates a model of an mmseg, mmdet or text-video retrieval config on its test set, with or without a plugin."""
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.evaluate import test
@@ -8,8 +8,10 @@ from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config
 def main() -> None:
     parser = make_parser(__doc__)
     add_run_options(parser)
-    parser.add_argument('--out', help='folder for the predictions (mmseg), file for them (mmdet)')
-    parser.add_argument('--show-dir', help='folder for pictures with predictions drawn over them')
+    parser.add_argument(
+        '--out', help='folder for the predictions (mmseg), .pkl for them (mmdet) or for embeddings (videos)'
+    )
+    parser.add_argument('--show-dir', help='folder for pictures of predictions, for videos a page of what texts find')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged samples out and count them')
     args = parser.parse_args()

@@ -19,7 +19,8 @@ test_pipeline = [dict(type='LoadFrames', frames=frames, how='segment', rate=3.0)
 train_dataloader = dict(
     batch_size=16,
     num_workers=8,
-    persistent_workers=True,
+    # Each epoch's workers are seeded anew: a resumed training draws the same frames.
+    persistent_workers=False,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(pairs=True, pipeline=train_pipeline),

@@ -81,7 +81,7 @@ class TestSet:
         with variant.applied(model), _watch(model) as features:
             for batch in self.loader:
                 samples = predict(model, variant, batch)
-                finite &= all(s.seg_logits.data.isfinite().all().item() for s in samples if 'seg_logits' in s)
+                finite &= all(map(_is_finite, samples))
                 self.evaluator.process(data_samples=samples, data_batch=batch)
                 progress.update()
         print(file=sys.stderr)
@@ -117,6 +117,11 @@ def predict(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[A
     if variant.half:
         _halve_shapes(data['data_samples'], data['inputs'])
     return model(**data, mode='predict')
+
+
+def _is_finite(sample: Any) -> bool:
+    outputs = [sample.get(name) for name in ('seg_logits', 'video_embedding', 'text_embeddings')]
+    return all(getattr(output, 'data', output).isfinite().all().item() for output in outputs if output is not None)
 
 
 def _halve_shapes(samples: list[Any], inputs: Tensor) -> None:

@@ -20,6 +20,9 @@ from .macs import count_macs
 from .metrics import HEADLINES, in_percent, use_fast_metrics
 from .variants import HOST, Variant, count_rows_cheaply
 
+VIDEOS = 'mmengine'
+"""The scope of text-video retrieval, which no package of OpenMMLab is for."""
+
 
 def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """Runs a config's test set and prints the metrics and what the plugin did.
@@ -71,27 +74,36 @@ def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
 
 
 def _write_predictions(config: Config, out: str) -> None:
-    """Into a folder of label maps by mmseg's metric, or into a file by mmdet's."""
-    if config.get('default_scope') == 'mmdet':
-        if not out.endswith(('.pkl', '.pickle')):
-            raise ValueError(f'--out {out!r} must end with .pkl or .pickle: mmdet writes predictions to such a file')
-        evaluators = config.test_evaluator
-        # Before the others: the panoptic metric changes the predictions that it is given.
-        first = dict(type='DumpDetResults', out_file_path=out)
-        config.test_evaluator = [first, *(evaluators if isinstance(evaluators, list) else [evaluators])]
-    else:
+    """Into a folder of label maps by mmseg's metric, or into a file: of detections, or of embeddings."""
+    scope = config.get('default_scope')
+    kind = {'mmdet': 'DumpDetResults', VIDEOS: 'DumpResults'}.get(scope)
+    if kind is None:
         config.test_evaluator.update(dict(output_dir=out, keep_results=True))
+        return
+    if not out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out {out!r} must end with .pkl or .pickle: {scope} writes predictions to such a file')
+    # Before the others: the panoptic metric changes the predictions that it is given.
+    config.test_evaluator = [dict(type=kind, out_file_path=out), *_evaluators(config)]
 
 
 def _draw_predictions(config: Config, folder: Path) -> None:
-    hooks = config.get('default_hooks') or {}
-    if config.get('default_scope') == 'mmdet':
+    scope, hooks = config.get('default_scope'), config.get('default_hooks') or {}
+    if scope == VIDEOS:
+        from ..video import retrieval_page  # noqa: F401  registers it
+
+        config.test_evaluator = [*_evaluators(config), dict(type='RetrievalPage', out_dir=str(folder))]
+        return
+    if scope == 'mmdet':
         drawing = {'type': 'DetVisualizationHook', **hooks.get('visualization', {}), 'test_out_dir': str(folder)}
         config.visualizer = config.get('visualizer') or dict(type='DetLocalVisualizer', name='visualizer')
     else:
         drawing = {'type': 'SegVisualizationHook', **hooks.get('visualization', {})}
         config.visualizer.save_dir = str(folder)
     config.default_hooks = {**hooks, 'visualization': {**drawing, 'draw': True}}
+
+
+def _evaluators(config: Config) -> list[Any]:
+    return config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
 
 
 def effect(reduction: Reduction | Clustered, model: nn.Module, image: Tensor | None = None) -> str:

@@ -67,7 +67,8 @@ def write_tradeoff(
         row['intervals'] = {name: None if own else bootstrap_difference(accuracy, host, name) for name in headlines}
         row['finite'] = accuracy.finite
     comparisons = compare_at_equal_cost(rows, variants, accuracies)
-    settings = dict(checkpoint=tests.checkpoint, test_images=len(tests.loader.dataset), rounds=rounds, timed=shown)
+    kind = 'test_videos' if inputs.ndim == 5 else 'test_images'
+    settings = {'checkpoint': tests.checkpoint, kind: len(tests.loader.dataset), 'rounds': rounds, 'timed': shown}
     environment = environment_of(inputs, **settings, left_out=len(tests.unreadable))
     report = dict(environment=environment, rows=rows, equal_cost=[vars(c) for c in comparisons])
     curve = draw_curve(rows, headline)

@@ -60,14 +60,15 @@ def _strip(hit: Hit, folder: Path) -> Strip:
         # The middles of equal parts: first and last frames are often black.
         indices = np.unique((2 * np.arange(FRAMES) + 1) * len(reader) // (2 * FRAMES))
         frames = [
-            (index / reader.fps, _data_url(frame)) for index, frame in zip(indices.tolist(), reader.frames(indices))
+            (index / reader.fps, as_data_url(frame)) for index, frame in zip(indices.tolist(), reader.frames(indices))
         ]
     except VideoError as error:
         return Strip(hit, name, [], problem=str(error))
     return Strip(hit, name, frames, len(reader) / reader.fps)
 
 
-def _data_url(frame: np.ndarray) -> str:
+def as_data_url(frame: np.ndarray) -> str:
+    """A frame [H, W, 3] uint8, made small, as a JPEG in a page."""
     width = max(1, round(HEIGHT * frame.shape[1] / frame.shape[0]))
     small = cv2.resize(frame, (width, HEIGHT), interpolation=cv2.INTER_AREA)[..., ::-1]
     jpeg = cv2.imencode('.jpg', small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
