@@ -156,6 +156,19 @@ def test_map_labels_stay_within_their_window():
     assert torch.equal(columns // 3, (torch.arange(7) // 4).expand(9, 7))
 
 
+@pytest.mark.parametrize('after, first, last', [(2, 2, 5), (1, 1, 1), (4, 4, 5), (6, 6, 7)])
+def test_clustering_ends_with_its_stage_and_at_a_boundary_takes_the_whole_next_one(after, first, last):
+    model, tokens = models.swin(), []
+    for block in (block for stage in model.stages for block in stage.blocks):
+        block.ffn.register_forward_pre_hook(lambda module, args: tokens.append(args[0].shape[1]))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 128, 128))
+        host, tokens[:] = tokens.copy(), []
+        with fewtokens.attach(model, fewtokens.SharedUpdate(after, 2)):
+            model(torch.randn(1, 3, 128, 128))
+    assert tokens == [count // 4 if first <= index <= last else count for index, count in enumerate(host)]
+
+
 def test_stages_nest_in_one_stage_of_the_backbone_and_not_across():
     model, x = models.swin(), torch.randn(2, 3, 72, 56)
     with torch.no_grad():
