@@ -174,16 +174,28 @@ class SegmentClustering(nn.Module):
         return starts[:-1] + (torch.rand(self.clusters, dtype=torch.float64) * starts.diff()).long()
 
     def _cluster(self, patches: Tensor, frames: int, grid: tuple[int, int] | None) -> Tensor:
-        if self.algorithm == 'kmedoids':
-            medoids, labels = k_medoids(patches, self.clusters, self.metric, self.p, self.normalize)
-        else:
-            near = {} if self.window is None else dict(positions=_positions(frames, grid, patches), window=self._reach)
-            medoids, labels = spectral_medoids(
-                patches, self.clusters, self.graph, self.sigma, self.knn, normalize=self.normalize, **near
-            )
+        medoids, labels = self.medoids(patches, frames, grid)
         if self.aggregate == 'medoid':
             return patches.gather(1, medoids[:, :, None].expand(-1, -1, patches.shape[2]))
         return _cluster_means(patches, labels, self.clusters)
+
+    def medoids(self, patches: Tensor, frames: int, grid: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Clusters the patch tokens of segments, by 'kmedoids' or 'spectral'.
+
+        Args:
+            patches: [G, N, C], frame by frame; N is more than `clusters`.
+            frames: of a segment.
+            grid: rows and columns of a frame's patches; needed by `window`.
+
+        Returns:
+            medoids [G, K] int64, ascending places among the N, and labels [G, N] int64, places among the K.
+        """
+        if self.algorithm == 'kmedoids':
+            return k_medoids(patches, self.clusters, self.metric, self.p, self.normalize)
+        near = {} if self.window is None else dict(positions=_positions(frames, grid, patches), window=self._reach)
+        return spectral_medoids(
+            patches, self.clusters, self.graph, self.sigma, self.knn, normalize=self.normalize, **near
+        )
 
     @property
     def _reach(self) -> tuple[int, int, int]:
