@@ -1,6 +1,7 @@
 """The accuracy–speed curve of a report."""
 
 import io
+import re
 from typing import Any
 
 import matplotlib
@@ -20,16 +21,22 @@ COLOURS = {
     'AvgPool': '#b3261e',
     'Hourglass': '#d9822b',
     'SharedUpdate': '#1769aa',
+    'kmedoids': '#1769aa',
+    'spectral': '#d9822b',
+    'pooling': '#b3261e',
 }
+VIDEO = 'SegmentClustering('
 
 
 def draw_curve(rows: list[dict[str, Any]], headline: str) -> bytes:
     """Accuracy over speed-up as a PNG, a point a row: all rows, and those near the host's accuracy, with labels."""
     figure, (all_rows, close_up) = plt.subplots(1, 2, figsize=(12, 5.2), width_ratios=(1, 2))
     near = sorted((row for row in rows if row['differences'][headline] > -NEAR), key=lambda row: row['speedup'])
-    _plot(all_rows, rows, headline)
-    _plot(close_up, near, headline)
-    for number, row in enumerate(near):
+    for axes, shown in ((all_rows, rows), (close_up, near)):
+        _plot(axes, shown, headline)
+        axes.axhline(rows[0]['metrics'][headline], color='grey', lw=0.8, ls=':')
+    # The hosts are known by their colours.
+    for number, row in enumerate(row for row in near if row['name'] not in COLOURS):
         # Neighbours' labels go above and below in turn, clear of their intervals.
         below, beyond = _reach(row, headline)
         above = number % 2 == 0
@@ -44,7 +51,8 @@ def draw_curve(rows: list[dict[str, Any]], headline: str) -> bytes:
             fontsize=9,
         )
     all_rows.set_title('all rows', fontsize=10)
-    close_up.set_title(f'within {NEAR} points of the host; labels are after, grid', fontsize=10)
+    labels = 'segments x clusters, after' if any(row['name'].startswith(VIDEO) for row in rows) else 'after, grid'
+    close_up.set_title(f'within {NEAR} points of the host; labels are {labels}', fontsize=10)
     all_rows.legend(fontsize=9)
     figure.tight_layout()
     buffer = io.BytesIO()
@@ -58,7 +66,6 @@ def _plot(axes: Any, rows: list[dict[str, Any]], headline: str) -> None:
         speed, accuracy = ([row['speedup'] for row in group], [row['metrics'][headline] for row in group])
         bars = np.array([_reach(row, headline) for row in group]).T
         axes.errorbar(speed, accuracy, yerr=bars, fmt='o', capsize=3, lw=1, label=kind, color=COLOURS.get(kind))
-    axes.axhline(rows[0]['metrics'][headline], color='grey', lw=0.8, ls=':')
     axes.set_xlabel(f'speed-up over {FUSED}')
     axes.set_ylabel(headline)
     axes.grid(alpha=0.25)
@@ -76,13 +83,22 @@ def _by_kind(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Rows of one method together, slowest first."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row['speedup']):
-        kinds.setdefault(row['name'].partition('(')[0], []).append(row)
+        kinds.setdefault(_kind(row['name']), []).append(row)
     return kinds
+
+
+def _kind(name: str) -> str:
+    """A row's method: of a clustering of videos its algorithm."""
+    if not name.startswith(VIDEO):
+        return name.partition('(')[0]
+    algorithm = re.search(r"algorithm='(\w+)'", name)
+    return algorithm[1] if algorithm else 'kmedoids'
 
 
 def _short(name: str) -> str:
     """The settings of a plugin without their names, for a label in a plot."""
     settings = name.partition('(')[2].removesuffix(')')
+    settings = re.sub(r"(, )?algorithm='\w+'", '', settings).replace('segments=', '').replace(', clusters=', ' x ')
     for long, short in (('after=', ''), ('grid=', ''), ('temperature=', 'T=')):
         settings = settings.replace(long, short)
     return settings or name

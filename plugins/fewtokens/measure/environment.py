@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-PACKAGES = ('fewtokens', 'torch', 'onedl-mmcv', 'onedl-mmengine', 'onedl-mmsegmentation', 'onedl-mmdetection', 'timm')
+OPENMMLAB = ('onedl-mmcv', 'onedl-mmengine', 'onedl-mmsegmentation', 'onedl-mmdetection')
+PACKAGES = ('fewtokens', 'torch', *OPENMMLAB, 'timm', 'open-clip-torch')
 
 
 def describe_environment(device: torch.device, **settings: Any) -> dict[str, Any]:
