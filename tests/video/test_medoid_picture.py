@@ -1,11 +1,13 @@
 """Real clips decoded, encoded, clustered, and the tokens that are kept drawn."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import open_clip
 import pytest
 import torch
 from videos import REAL, moving_frames, write_video
@@ -16,13 +18,18 @@ from fewtokens.video.model import ClipPreprocessor, build_clip
 from fewtokens.video.transforms import LoadFrames
 
 TOOL = Path(__file__).parents[2] / 'tools/draw_medoids.py'
+CLIP = dict(
+    embed_dim=64,
+    vision_cfg=dict(image_size=224, patch_size=32, layers=4, width=384),
+    text_cfg=dict(context_length=12, vocab_size=100, width=16, heads=2, layers=1),
+)
 
 
 @pytest.fixture(scope='module')
 def visual():
-    """Random weights: early blocks still tell patches that look alike from those that don't."""
+    """A small ViT with random weights: early blocks still tell patches that look alike from those that don't."""
     torch.manual_seed(0)
-    return build_clip('ViT-B-32').visual.eval()
+    return build_clip(config=CLIP).visual.eval()
 
 
 @pytest.fixture(scope='module', params=REAL, ids=lambda path: path.stem)
@@ -43,7 +50,7 @@ def test_real_clips(visual, frames, algorithm):
     with clustering.register_forward_hook(lambda module, args, out: seen.append((args[0], out))):
         embedding = encoder(normalised(frames)[None])
         medoids = find_medoids(encoder, normalised(frames))
-    assert embedding.shape == (1, 512) and embedding.norm().item() == pytest.approx(1)
+    assert embedding.shape == (1, 64) and embedding.norm().item() == pytest.approx(1)
     assert medoids.segments == [[0, 1], [2, 3], [4, 5], [6, 7]] and medoids.kept.shape == (8, 7, 7)
     tokens, out = seen[0][0][0, :, 1:], seen[0][1][0, :, 1:]
     for members, kept in zip(medoids.segments, out):
@@ -73,7 +80,7 @@ def test_spans_of_unequal_length(visual):
 )
 def test_nothing_to_draw(visual, clustering, message):
     with pytest.raises(ValueError, match=message):
-        find_medoids(VideoEncoder(visual, clustering), torch.zeros(2, 3, 224, 224))
+        find_medoids(VideoEncoder(visual, clustering, after=1), torch.zeros(2, 3, 224, 224))
 
 
 def test_picture():
@@ -101,10 +108,13 @@ def run(monkeypatch, capsys, *args):
 
 
 def test_tool(tmp_path, monkeypatch, capsys):
-    out = tmp_path / 'bikes.png'
+    (tmp_path / 'small-clip.json').write_text(json.dumps(CLIP))
+    open_clip.add_model_config(tmp_path / 'small-clip.json')
+    small = ['--clip', 'small-clip']
+    out = tmp_path / 'pictures/bikes.png'
     plugin = 'SegmentClustering(segments=2, clusters=9, after=1)'
-    assert plugin in run(monkeypatch, capsys, REAL[1], '--plugin', plugin, '--frames', 4, '--out', out).out
-    assert cv2.imread(str(out)).shape[0] > 2 * 224 and list(tmp_path.iterdir()) == [out]
+    assert plugin in run(monkeypatch, capsys, REAL[1], *small, '--plugin', plugin, '--frames', 4, '--out', out).out
+    assert cv2.imread(str(out)).shape[0] > 2 * 224 and list(out.parent.iterdir()) == [out]
     (tmp_path / 'empty.mp4').touch()
     clip = write_video(tmp_path / 'clip.mp4', moving_frames(4))
     for args, message in (
@@ -112,6 +122,7 @@ def test_tool(tmp_path, monkeypatch, capsys):
         ([clip, '--out', 'a.gif'], "--out 'a.gif' must end with .png or .jpg"),
         ([clip, '--clip', 'none'], "open_clip has no model 'none'"),
         ([clip, '--plugin', 'SegmentClustering(segments=2)'], 'clusters=None must be'),
-        ([clip, '--pretrained', 'none'], "'none' is no file of weights, nor a tag of ViT-B-32"),
+        ([clip, *small, '--pretrained', 'none'], "'none' is no file of weights, nor a tag of small-clip"),
+        ([clip, *small], 'after=6 must be between 0 and 3'),
     ):
         assert message in run(monkeypatch, capsys, *args).err.splitlines()[-1]
