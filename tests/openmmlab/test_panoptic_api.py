@@ -12,6 +12,7 @@ from mmdet.evaluation import CocoPanopticMetric
 from mmdet.structures import INSTANCE_OFFSET
 
 from fewtokens.measure.metrics import collect_statistics
+from fewtokens.openmmlab.coco_metric import SafeCocoPanopticMetric
 from fewtokens.openmmlab.panoptic_api import (
     CategoryCounts,
     PanopticCounts,
@@ -44,12 +45,13 @@ def write_truth(folder, images):
     (folder / 'panoptic.json').write_text(json.dumps(content))
 
 
-def evaluate(folder, predictions):
+def evaluate(folder, predictions, cls=CocoPanopticMetric):
     """predictions: of each image, number of the object * 1000 + label [H, W], VOID for none."""
-    metric = CocoPanopticMetric(ann_file=str(folder / 'panoptic.json'), seg_prefix=str(folder / 'segments'))
+    metric = cls(ann_file=str(folder / 'panoptic.json'), seg_prefix=str(folder / 'segments'))
     metric.dataset_meta = dict(classes=CLASSES, thing_classes=CLASSES[:THINGS], stuff_classes=CLASSES[THINGS:])
     for number, segments in enumerate(predictions):
-        segments = torch.from_numpy(segments.copy())[None]
+        # mmdet's metric writes into what it is given.
+        segments = torch.from_numpy(segments.copy() if cls is CocoPanopticMetric else segments)[None]
         sample = dict(img_id=number, img_path=f'{number}.jpg', ori_shape=segments.shape[1:])
         metric.process({}, [dict(sample, pred_panoptic_seg=dict(sem_seg=segments))])
     statistics = collect_statistics(metric)['PQ']
@@ -168,6 +170,15 @@ def test_an_image_drawn_twice_is_an_image_copied(tmp_path):
     write_truth(tmp_path / 'copied', [images[i] for i in drawn])
     copied, _ = evaluate(tmp_path / 'copied', [predictions[i] for i in drawn])
     assert statistics.headline(counts[None]) == pytest.approx(copied['PQ'], abs=1e-9)
+
+
+def test_predictions_are_left_as_they_are(tmp_path):
+    images, predictions = random_images(np.random.default_rng(0))
+    write_truth(tmp_path, images)
+    before = [segments.copy() for segments in predictions]
+    found, statistics = evaluate(tmp_path, predictions, SafeCocoPanopticMetric)
+    assert all(np.array_equal(a, b) for a, b in zip(before, predictions)) and any((a == VOID).any() for a in before)
+    assert found == evaluate(tmp_path, predictions)[0] and statistics.samples == 7
 
 
 def test_counts_add_up_and_travel_between_processes():

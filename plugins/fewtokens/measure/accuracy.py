@@ -22,7 +22,7 @@ from ..openmmlab.data import check_samples, sample_paths
 from ..openmmlab.model import quiet_log
 from ..version import __version__
 from .files import write_whole
-from .metrics import collect_statistics, in_percent, use_fast_metrics
+from .metrics import collect_statistics, in_percent, use_our_metrics
 from .resampling import KINDS, Resampled, interval_of_difference
 from .variants import Variant
 
@@ -62,7 +62,7 @@ class TestSet:
         self.weights = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
         # Samples go before the loader is built: its sampler counts them.
         dataset = DATASETS.build(config.test_dataloader.dataset)
-        self.unreadable = check_samples(dataset, skip_unreadable)
+        self.unreadable = check_samples(dataset, skip_unreadable, config.test_dataloader.get('num_workers', 0))
         self.data = _fingerprint(dataset, config.test_evaluator)
         loader = {**config.test_dataloader, 'dataset': dataset, 'batch_size': batch, 'persistent_workers': False}
         self.loader = Runner.build_dataloader(loader)
@@ -173,7 +173,7 @@ def _fingerprint(dataset: Any, evaluators: Any) -> str:
 
 
 def _build_evaluator(config: Config) -> Evaluator:
-    settings = use_fast_metrics(config.test_evaluator)
+    settings = use_our_metrics(config.test_evaluator)
     return Evaluator(settings if isinstance(settings, list) else [settings])
 
 

@@ -17,7 +17,7 @@ from ..openmmlab.hook import FewTokensHook
 from ..openmmlab.model import load_weights, unwrap
 from ..video.clustered import Clustered, find_encoder, own_clustering
 from .macs import count_macs
-from .metrics import HEADLINES, in_percent, use_fast_metrics
+from .metrics import HEADLINES, in_percent, use_our_metrics
 from .variants import HOST, Variant, count_rows_cheaply
 
 VIDEOS = 'mmengine'
@@ -58,7 +58,7 @@ def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
         config.tta_model.module = config.model
         config.model = config.tta_model
-    config.test_evaluator = use_fast_metrics(config.test_evaluator)
+    config.test_evaluator = use_our_metrics(config.test_evaluator)
     if args.out:
         _write_predictions(config, args.out)
     if args.show_dir:
@@ -67,7 +67,8 @@ def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
     runner = Runner.from_cfg(config)
     log_in_one_process(runner)
     load_weights(unwrap(runner.model), args.checkpoint)
-    skipped = check_samples(runner.test_loop.dataloader.dataset, skip=args.skip_unreadable)
+    loader = runner.test_loop.dataloader
+    skipped = check_samples(loader.dataset, args.skip_unreadable, loader.num_workers)
     if skipped:
         print_log(f'{len(skipped)} unreadable samples are left out: {", ".join(skipped[:3])}', logger='current')
     return runner
@@ -82,7 +83,6 @@ def _write_predictions(config: Config, out: str) -> None:
         return
     if not out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {out!r} must end with .pkl or .pickle: {scope} writes predictions to such a file')
-    # Before the others: the panoptic metric changes the predictions that it is given.
     config.test_evaluator = [dict(type=kind, out_file_path=out), *_evaluators(config)]
 
 

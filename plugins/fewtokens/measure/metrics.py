@@ -12,15 +12,19 @@ HEADLINES = ('mIoU', 'PQ', 'box AP', 'mask AP', 'R@1', 'v2t/R@1')
 """Metrics that a comparison shows, in the order that the evaluator has them in; all are in percent."""
 
 
-def use_fast_metrics(evaluators: Any) -> Any:
-    """A config's evaluator, or list of them, with FastCocoMetric for mmdet's CocoMetric."""
-    if isinstance(evaluators, (list, tuple)):
-        return [use_fast_metrics(one) for one in evaluators]
-    if evaluators['type'] not in ('CocoMetric', 'mmdet.CocoMetric'):
-        return evaluators
-    from ..openmmlab import coco_metric  # noqa: F401  registers it
+OURS = {'CocoMetric': 'FastCocoMetric', 'CocoPanopticMetric': 'SafeCocoPanopticMetric'}
 
-    return {**evaluators, 'type': 'FastCocoMetric'}
+
+def use_our_metrics(evaluators: Any) -> Any:
+    """A config's evaluator, or list of them, with the same of ours for mmdet's CocoMetric and CocoPanopticMetric."""
+    if isinstance(evaluators, (list, tuple)):
+        return [use_our_metrics(one) for one in evaluators]
+    ours = OURS.get(str(evaluators['type']).removeprefix('mmdet.'))
+    if ours is None:
+        return evaluators
+    from ..openmmlab import coco_metric  # noqa: F401  registers them
+
+    return {**evaluators, 'type': ours}
 
 
 def in_percent(metrics: dict[str, float]) -> dict[str, float]:
@@ -47,10 +51,10 @@ def collect_statistics(metric: BaseMetric) -> dict[str, Resampled]:
     mmseg's IoUMetric and mmdet's CocoPanopticMetric keep their results so. A metric of ours has its own `statistics`
     once it has computed them.
     """
-    kind = type(metric).__name__
-    if kind == 'IoUMetric':
+    kinds = {cls.__name__ for cls in type(metric).__mro__}
+    if 'IoUMetric' in kinds:
         return dict(mIoU=Areas(*(np.stack([np.asarray(row[i], np.float64) for row in metric.results]) for i in (0, 1))))
-    if kind == 'CocoPanopticMetric' and metric.tmp_dir is not None:
+    if 'CocoPanopticMetric' in kinds and metric.tmp_dir is not None:
         categories = sorted(metric.categories or range(len(metric.dataset_meta['classes'])))
         counts = [[(c.iou, c.tp, c.fp, c.fn) for c in map(image.__getitem__, categories)] for image in metric.results]
         return dict(PQ=Segments(*np.moveaxis(np.array(counts, np.float64), -1, 0)))

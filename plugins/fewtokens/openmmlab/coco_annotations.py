@@ -8,7 +8,12 @@ from typing import Any
 from mmengine.config import Config
 
 INSTANCES, PANOPTIC = 'instances', 'panoptic'
-METRICS = {'CocoMetric': INSTANCES, 'FastCocoMetric': INSTANCES, 'CocoPanopticMetric': PANOPTIC}
+METRICS = {
+    'CocoMetric': INSTANCES,
+    'FastCocoMetric': INSTANCES,
+    'CocoPanopticMetric': PANOPTIC,
+    'SafeCocoPanopticMetric': PANOPTIC,
+}
 
 
 def check_annotations(config: Config) -> None:
