@@ -38,7 +38,7 @@ def check_data(runner: Runner, skip: bool) -> None:
             continue
         if not skip:
             check_paths(dataset)
-        elif skipped := check_samples(dataset, skip=True):
+        elif skipped := check_samples(dataset, skip=True, workers=loop.dataloader.num_workers):
             # The sampler has counted them: instead, an epoch has some of the first samples twice.
             print_log(f'{len(skipped)} unreadable samples are left out: {", ".join(skipped[:3])}', logger='current')
 

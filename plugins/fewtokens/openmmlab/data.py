@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import DATASETS
 from mmengine.utils import track_iter_progress
+from torch.utils.data import DataLoader, Dataset
 
 from ..video.decode import VideoError
 from .coco_annotations import check_annotations
@@ -39,39 +40,53 @@ def check_folders(dataset: Config) -> None:
             raise FileNotFoundError(f'the data set has no {str(path)!r}: set data_root, or make or fetch the data')
 
 
-def check_samples(dataset: BaseDataset, skip: bool = False) -> list[str]:
+def check_samples(dataset: BaseDataset, skip: bool = False, workers: int = 0) -> list[str]:
     """Loads every sample's files once.
 
     Args:
         dataset: its loading transforms are used, so what is checked is what will be loaded.
         skip: drop unreadable samples from the data set in place, and return their paths; else the first is an error.
+        workers: processes that load.
 
     Raises:
         ValueError: a file is missing or damaged.
     """
     dataset.full_init()
-    load = Compose([t for t in dataset.pipeline.transforms if type(t).__name__.startswith('Load')])
-    readable, unreadable = [], []
     # Samples may share their files: a video has several captions.
-    problems: dict[tuple[str, ...], str | None] = {}
-    for index in track_iter_progress(range(len(dataset))):
-        sample = dataset.get_data_info(index)
-        paths = tuple(sample_paths(sample))
-        if paths not in problems:
-            problems[paths] = _missing(paths) or _problem(sample, load)
-            if problems[paths] and skip:
-                unreadable.append(paths[0])
-        if problems[paths] is None:
-            readable.append(index)
-        elif not skip:
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index in range(len(dataset)):
+        groups.setdefault(tuple(sample_paths(dataset.get_data_info(index))), []).append(index)
+    problems = DataLoader(_Problems(dataset, [indices[0] for indices in groups.values()]), None, num_workers=workers)
+    readable, unreadable = [], []
+    for (paths, indices), problem in zip(groups.items(), track_iter_progress((problems, len(groups)))):
+        if problem is None:
+            readable += indices
+        elif skip:
+            unreadable.append(paths[0])
+        else:
             print()
-            raise ValueError(f'{problems[paths]}; --skip-unreadable leaves such samples out and counts them')
+            raise ValueError(f'{problem}; --skip-unreadable leaves such samples out and counts them')
     print()
     if not readable:
         raise ValueError(f'none of the {len(dataset)} samples of the data set can be read')
     if unreadable:
-        dataset.get_subset_(readable)
+        dataset.get_subset_(sorted(readable))
     return unreadable
+
+
+class _Problems(Dataset):
+    """What is wrong with each of some samples, or None."""
+
+    def __init__(self, dataset: BaseDataset, indices: list[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+        self.load = Compose([t for t in dataset.pipeline.transforms if type(t).__name__.startswith('Load')])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> str | None:
+        sample = self.dataset.get_data_info(self.indices[place])
+        return _missing(sample_paths(sample)) or _problem(sample, self.load)
 
 
 def check_paths(dataset: BaseDataset) -> None:
