@@ -44,7 +44,7 @@ def vocabulary() -> list[str]:
 
 
 def byte_pairs(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Byte-pair merges that leave every one of the words whole, the most frequent pair first, as CLIP's tokenizer reads them.
+    """Byte-pair merges for CLIP's tokenizer that leave each of the words whole, the most frequent pair first.
 
     Only for words of ASCII characters.
     """

@@ -19,7 +19,7 @@ COLOURS = {
 PHOTOGRAPHS = {'brick': 'brick', 'grassy': 'grass', 'flowery': 'flower', 'starry': 'hubble'}
 """Fills that are cut from a photograph, by the adjective."""
 FILLS = (*COLOURS, *PHOTOGRAPHS)
-RADII = {'small': 0.1, 'large': 0.18}
+RADII = {'small': 0.11, 'large': 0.19}
 """Half of a thing's height, as a share of the frame's side."""
 BACKGROUNDS = ('gravel', 'coffee', 'chelsea', 'rocket', 'astronaut', 'china')
 MOTIONS = {'to the right': (1, 0), 'to the left': (-1, 0), 'downwards': (0, 1), 'upwards': (0, -1)}
@@ -64,12 +64,16 @@ class Clip:
 
 def compose_clip(rng: np.random.Generator) -> Clip:
     """A clip of two to four events, one after the other: no frame shows them all."""
-    events = []
-    count = rng.choice((2, 3, 4), p=(0.2, 0.5, 0.3))
-    for start, stop in _parts(rng, count):
-        shift = tuple(rng.uniform(-0.12, 0.12, 2))
-        events.append(_compose_event(rng, start, stop, shift))
-    return _clip(rng, events)
+    count = int(rng.choice((2, 3, 4), p=(0.2, 0.5, 0.3)))
+    # One relation at most: captions stay short.
+    related = rng.integers(2 * count)
+    parts = enumerate(_parts(rng, count))
+    return _clip(rng, [_compose_event(rng, *part, _drift(rng, 0.12), number == related) for number, part in parts])
+
+
+def compose_single(rng: np.random.Generator) -> Clip:
+    """A clip of one event that lasts: what any frame shows, its caption says."""
+    return _clip(rng, [_compose_event(rng, 0, FRAMES, _drift(rng, 0.3), rng.random() < 0.15)])
 
 
 def compose_pair(rng: np.random.Generator) -> tuple[Clip, Clip]:
@@ -79,12 +83,12 @@ def compose_pair(rng: np.random.Generator) -> tuple[Clip, Clip]:
     """
     if rng.random() < 0.5:
         motion = str(rng.choice(list(MOTIONS)))
-        shift = tuple(rng.uniform(0.35, 0.5) * np.array(MOTIONS[motion]))
+        shift = tuple(float(part) for part in rng.uniform(0.35, 0.5) * np.array(MOTIONS[motion]))
         clip = _clip(rng, [Event((_group(rng, 1, shift),), None, 0, FRAMES, shift, motion)])
     else:
         looks: set[tuple[str, str]] = set()
         while len(looks) < 2:  # events that differ: the caption's reverse says something else
-            clip = _clip(rng, [_compose_event(rng, *part, (0.0, 0.0), alone=True) for part in _parts(rng, 2)])
+            clip = _clip(rng, [_compose_event(rng, *part, (0.0, 0.0), False) for part in _parts(rng, 2)])
             looks = {(event.groups[0].shape, event.groups[0].fill) for event in clip.events}
     return clip, reverse_clip(clip)
 
@@ -139,18 +143,22 @@ def _clip(rng: np.random.Generator, events: list[Event]) -> Clip:
 
 
 def _parts(rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
-    """One stretch of at least four frames in each of `count` parts of the clip."""
+    """A stretch of two thirds at least of each of `count` parts of the clip."""
     bounds = np.linspace(0, FRAMES, count + 1).astype(int)
     parts = []
     for low, high in zip(bounds[:-1], bounds[1:]):
-        length = rng.integers(4, high - low + 1)
+        length = rng.integers((high - low) * 2 // 3, high - low + 1)
         start = low + rng.integers(high - low - length + 1)
         parts.append((int(start), int(start + length)))
     return parts
 
 
-def _compose_event(rng: np.random.Generator, start: int, stop: int, shift, alone: bool = False) -> Event:
-    if alone or rng.random() < 0.75:
+def _drift(rng: np.random.Generator, most: float) -> tuple[float, float]:
+    return tuple(float(part) for part in rng.uniform(-most, most, 2))
+
+
+def _compose_event(rng: np.random.Generator, start: int, stop: int, shift, related: bool) -> Event:
+    if not related:
         return Event((_group(rng, rng.integers(1, 4), shift),), None, start, stop, shift)
     relation = str(rng.choice(('above', 'to the left of')))
     axis = 1 if relation == 'above' else 0

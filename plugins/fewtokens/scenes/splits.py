@@ -21,7 +21,7 @@ def check_sizes(size: int, counts: dict[str, int]) -> None:
 def draw_scene(
     textures: list[np.ndarray], size: int, seed: int, split: str, number: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One scene of a data set, as `compose_scene` returns it; it depends on the seed, its split and its number alone."""
+    """One scene of a data set, as `compose_scene` returns it; only the seed, its split and its number matter."""
     rng = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
     return compose_scene(rng, textures, size)
 

@@ -30,8 +30,9 @@ class ClipRetrieval(BaseModel):
 
     Args:
         clip: the model of open_clip: `dict(name='ViT-B-32')` or `dict(config='file.json')`, a file (or its content, a
-            dict) in the form of open_clip's model_configs. `pretrained`, a tag or file of weights, is loaded before
-            training, not for a test. `quick_gelu=True` goes with OpenAI's weights.
+            dict) in the form of open_clip's model_configs; its tokenizer's `bpe_path` is relative to the file.
+            `pretrained`, a tag or file of weights, is loaded before training, not for a test. `quick_gelu=True` goes
+            with OpenAI's weights.
         clustering: such as `dict(type='SegmentClustering', segments=6, clusters=49)`; a list clusters more than once.
             A plugin's text, `'SegmentClustering(segments=6, clusters=49, after=6)'`, has `after` in it.
         after: the block to cluster after, one for each clustering.
@@ -285,7 +286,10 @@ def _tokenizer(clip: dict[str, Any]) -> Any:
     open_clip = _open_clip()
     if clip.get('name') is not None:
         return open_clip.get_tokenizer(clip['name'])
-    return open_clip.SimpleTokenizer()
+    options = dict(_read_config(clip['config'])['text_cfg'].get('tokenizer_kwargs') or {})
+    if 'bpe_path' in options and not isinstance(clip['config'], dict):
+        options['bpe_path'] = str(Path(clip['config']).parent / options['bpe_path'])
+    return open_clip.SimpleTokenizer(**options)
 
 
 def _embed_dim(clip: dict[str, Any]) -> int:
