@@ -93,8 +93,6 @@ def test_training(folder, tmp_path, monkeypatch, capfd):
     config = tmp_path / 'tiny.py'
     config.write_text(CONFIG.format(base=ROOT / 'configs/_base_/clip4clip.py', data=folder, work=tmp_path / 'work'))
     options = ['--cfg-options', 'train_cfg.max_epochs=1']
-    last = train(config, monkeypatch, capfd, *options).err.splitlines()[-1]
-    assert last.startswith('error: ') and 'b.mp4 is missing' in last
     write_video(folder / 'b.mp4', moving_frames(10, 32, 32))
     error = train(config, monkeypatch, capfd, *options).err
     assert error.splitlines()[-1].startswith(f'error: {folder}/d.mp4: cannot be decoded'), error
