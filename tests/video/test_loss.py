@@ -58,6 +58,16 @@ def test_literal_formula():
     torch.testing.assert_close(contrastive_loss(videos, texts, torch.tensor(7.0)), expected)
 
 
+def test_autocast_takes_no_digits():
+    videos, texts = (F.normalize(torch.randn(16, 8), dim=1) for _ in range(2))
+    scale = torch.tensor(100.0)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = contrastive_loss(videos, texts, scale)
+        rough = F.cross_entropy(scale * videos @ texts.T, torch.arange(16))
+    assert found.dtype == torch.float32 and torch.equal(found, contrastive_loss(videos, texts, scale))
+    assert abs(rough - F.cross_entropy(scale * videos @ texts.T, torch.arange(16))) > 1e-3
+
+
 def test_pairs_are_needed():
     with pytest.raises(ValueError, match=r'one text: got \(4, 3\) and \(3, 3\)'):
         contrastive_loss(torch.zeros(4, 3), torch.zeros(3, 3), torch.tensor(1.0))
