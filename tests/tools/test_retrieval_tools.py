@@ -47,6 +47,10 @@ def metrics_of(work):
     return {name: value for name, value in json.loads(file.read_text()).items() if name in NAMES}
 
 
+def log_of(work):
+    return ''.join(file.read_text() for file in work.rglob('*.log'))
+
+
 def in_two_processes(tool, *args):
     command = [sys.executable, *TWO_PROCESSES, TOOLS / tool, *args, '--launcher', 'pytorch']
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -184,6 +188,26 @@ def test_report(run, folder, tmp_path):
     assert 'v2t/R@1' in result.out and 'v2t/R@1' in page
     alone = run('test.py', *args[:4], '--work-dir', tmp_path / 'test')
     assert alone.returncode == 0 and metrics_of(tmp_path / 'test') == pytest.approx(rows[PLUGIN]['metrics'])
+
+
+def test_a_models_own_clustering_and_temporal_module(run, folder, tmp_path):
+    """Trained with them, evaluated with them, and in a report a row beside the model without."""
+    text = "SegmentClustering(segments=2, clusters=5, algorithm='spectral', after=1)"
+    options = ['model.temporal.layers=1', 'model.after=1']
+    options += [f'model.clustering.{option}' for option in ('segments=2', 'clusters=5', 'algorithm=spectral')]
+    trained = train(run, folder, tmp_path / 'run', options=[*options, 'train_cfg.max_epochs=1'])
+    # Modules without pretrained weights learn a thousand times as fast.
+    assert re.search(r'encoder.temporal.positions:lr=1\.0\b', trained.out + log_of(tmp_path / 'run'))
+    args = [folder / 'tiny_clip.py', tmp_path / 'run/epoch_1.pth', '--cfg-options', *options]
+    tested = run('test.py', *args, '--work-dir', tmp_path / 'test')
+    assert tested.returncode == 0 and '68 tokens became 12 after block 1' in tested.out, tested.err
+    result = run('tradeoff.py', *args, '--rounds', 1, '--out', tmp_path / 'report', '--plugin', PLUGIN)
+    assert result.returncode == 0, result.err
+    rows = {row['name']: row for row in json.loads((tmp_path / 'report/tradeoff.json').read_text())['rows']}
+    assert list(rows) == ['host', 'host + sdpa', text, PLUGIN]
+    assert rows[text]['metrics'] == pytest.approx(metrics_of(tmp_path / 'test'))
+    plain = run('test.py', *args[:3], options[0], '--work-dir', tmp_path / 'plain')
+    assert plain.returncode == 0 and metrics_of(tmp_path / 'plain') == pytest.approx(rows['host']['metrics'])
 
 
 @pytest.mark.filterwarnings('ignore:.*not numbers')
