@@ -229,6 +229,7 @@ def test_bad_input_is_one_line(run, fails, folder, tmp_path):
     fails('train.py', config, *gone, 'val_dataloader.dataset.ann_file=none.csv', message='none.csv')
     fails('train.py', config, *gone, 'train_dataloader.dataset.pairs=False', message='the data set wants pairs=True')
     fails('train.py', config, *gone, 'model.clip.pretrained=none.pt', message="'none.pt' is no file of weights")
+    fails('tradeoff.py', config, checkpoint, '--half-resolution', '--out', tmp_path / 'r', message='is for images')
     fails('test.py', config, checkpoint, '--plugin', 'Hourglass(1, 2)', message='ClipRetrieval')
     fails('test.py', config, checkpoint, '--plugin', PLUGIN.replace('after=1', 'after=9'), message='after=9')
     fails('test.py', config, checkpoint, *gone, 'model.clip.config.embed_dim=8', message='of another architecture')

@@ -40,6 +40,10 @@ class Variant:
     def resize(self, inputs: Tensor) -> Tensor:
         if not self.half:
             return inputs
+        if inputs.ndim != 4:
+            raise ValueError(
+                f'{HALF} is for images; a video is {tuple(inputs.shape[1:])}, at the one size of its model'
+            )
         return F.interpolate(inputs, scale_factor=0.5, mode='bilinear', antialias=True)
 
 
