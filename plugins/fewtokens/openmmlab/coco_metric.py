@@ -5,13 +5,11 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from importlib.util import find_spec
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmdet.evaluation import CocoMetric, CocoPanopticMetric
-from mmengine.fileio import load
 from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
@@ -30,13 +28,24 @@ class FastCocoMetric(CocoMetric):
     images of the annotation file that were not evaluated (a subset of the data set, unreadable files) don't count as
     missed; no detection at all is an AP of 0. Class-wise tables, proposals and formatted files are left to CocoMetric.
 
-    Attributes:
-        statistics: after an evaluation, detections and their matches image by image, under the headline's name.
+    Raises:
+        ValueError: at the first image, if masks are to be evaluated and the model predicts none.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.statistics: dict[str, Detections] = {}
+        self._evaluations: dict[str, COCOeval] = {}
+
+    @property
+    def statistics(self) -> dict[str, Detections]:
+        """After an evaluation, detections and their matches image by image, under the headline's name."""
+        names = dict(bbox='box AP', segm='mask AP')
+        return {names[kind]: match_detections(evaluation) for kind, evaluation in self._evaluations.items()}
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        if 'segm' in self.metrics and any('masks' not in sample['pred_instances'] for sample in data_samples):
+            raise ValueError("the model predicts no masks, so metric 'segm' cannot be evaluated; 'bbox' can")
+        super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         special = self.classwise or self.outfile_prefix or self.metric_items or self._coco_api is None
@@ -46,25 +55,26 @@ class FastCocoMetric(CocoMetric):
         predictions = [prediction for _, prediction in results]
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
         self.img_ids = sorted({prediction['img_id'] for prediction in predictions})
-        with TemporaryDirectory() as folder:
-            files = self.results2json(predictions, f'{folder}/results')
-            missing = set(self.metrics) - set(files)
-            if missing:
-                raise ValueError(f'the model predicts no masks, so {sorted(missing)} cannot be evaluated')
-            loaded = {kind: load(files[kind]) for kind in self.metrics}
         found = {}
-        for kind, detections in loaded.items():
-            evaluation = self._evaluate(detections, kind)
+        for kind in self.metrics:
+            self._evaluations[kind] = evaluation = self._evaluate(self._as_coco(predictions, kind), kind)
             found |= {f'{kind}_{name}': value for name, value in zip(NAMES, summarize(evaluation))}
-            self.statistics[dict(bbox='box AP', segm='mask AP')[kind]] = match_detections(evaluation)
         print_log(', '.join(f'{name} {value:.4f}' for name, value in found.items()), logger='current')
         return found
 
+    def _as_coco(self, predictions: list[dict], kind: str) -> list[dict]:
+        """Detections in COCO's format. Those with masks have no box: an object's size then is its mask's."""
+        found = []
+        for prediction in predictions:
+            masked = kind == 'segm'
+            scores = prediction.get('mask_scores', prediction['scores']) if masked else prediction['scores']
+            shapes = prediction['masks'] if masked else map(self.xyxy2xywh, prediction['bboxes'])
+            for label, score, shape in zip(prediction['labels'].tolist(), scores.tolist(), shapes):
+                place = dict(image_id=prediction['img_id'], category_id=self.cat_ids[label], score=score)
+                found.append({**place, 'segmentation' if masked else 'bbox': shape})
+        return found
+
     def _evaluate(self, detections: list[dict], kind: str) -> COCOeval:
-        if kind == 'segm':
-            # An object's size then is its mask's, as in CocoMetric.
-            for detection in detections:
-                del detection['bbox']
         with contextlib.redirect_stdout(io.StringIO()):
             found = self._coco_api.loadRes(detections) if detections else _nothing(self._coco_api)
             evaluation = evaluator()(self._coco_api, found, kind)
