@@ -58,6 +58,18 @@ def test_data_sets_take_their_settings(path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_training_is_as_published(path):
+    """CenterCLIP's scripts; for DiDeMo, which they leave out, CLIP4Clip's."""
+    config, dataset = load_config(path), path.stem.split('_')[2]
+    long = dict(activitynet=(60, 77, 8, 1e-5), didemo=(64, 64, 5, 1e-7))
+    frames, words, epochs, rate = long.get(dataset, (12, 32, 5, 5e-6))
+    assert (config.frames, config.model.max_words, config.train_cfg.max_epochs) == (frames, words, epochs)
+    assert config.optim_wrapper.optimizer.lr == rate and 8 * config.train_dataloader.batch_size == 128
+    warmup, cosine = config.param_scheduler
+    assert warmup.end == cosine.begin == pytest.approx(0.1 * epochs) and cosine.end == epochs
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_tools_compare_a_recipe_with_a_plugin(path):
     config = load_config(path)
     text = 'SegmentClustering(segments=3, clusters=10, after=4)'
