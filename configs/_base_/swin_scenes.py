@@ -22,8 +22,6 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
 )
-# The host's own attention, fused: training is faster and the weights are what they would be.
-custom_hooks = [dict(type='FewTokensHook', sdpa=True)]
 custom_imports = dict(imports=['fewtokens.openmmlab'])
 val_cfg = dict()
 test_cfg = dict()

@@ -10,7 +10,7 @@ default_scope = 'mmseg'
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
-        type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True, size=(256, 256), seg_pad_val=255
+        type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True, size=(128, 128), seg_pad_val=255
     ),
     backbone=_base_.backbone,
     decode_head=dict(
@@ -34,7 +34,7 @@ _scenes = dict(
 )
 _annotations = dict(type='LoadAnnotations', reduce_zero_label=True)
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=16,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
@@ -44,6 +44,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             _annotations,
+            dict(type='RandomCrop', crop_size=(128, 128)),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackSegInputs'),
         ],
@@ -62,6 +63,6 @@ test_dataloader = dict(
 val_dataloader = test_dataloader
 val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 
-steps = 800
+steps = 1000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=steps)
 param_scheduler = [dict(type='OneCycleLR', eta_max=1e-3, total_steps=steps, by_epoch=False)]

@@ -73,6 +73,21 @@ def test_roi_align_forward_and_backward():
         torch.testing.assert_close(given, expected)
 
 
+def test_roi_align_under_mixed_precision():
+    from mmcv.ops import roi_align
+
+    # Coordinates above 256 have steps of 2 in bfloat16: the boxes must stay as they are.
+    rois = torch.tensor([[0, 257.0, 257.0, 263.0, 263.0]])
+    ramp = torch.arange(300.0).expand(1, 1, 300, 300)
+    x = (ramp % 8).bfloat16().requires_grad_()
+    out = roi_align(x, rois, (2, 2), 1.0, 2, 'avg', True)
+    expected = roi_align(x.float(), rois, (2, 2), 1.0, 2, 'avg', True)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), expected, atol=0.02, rtol=0)
+    (gradient,) = torch.autograd.grad(out.float().sum(), x)
+    assert gradient.dtype == torch.bfloat16 and gradient.float().sum().item() == pytest.approx(4, abs=0.05)
+
+
 def test_missing_op_says_so():
     from mmcv.ops import soft_nms
 

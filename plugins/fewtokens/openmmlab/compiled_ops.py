@@ -71,7 +71,8 @@ def _roi_align_forward(
 
     _check_average(pool_mode)
     size = (aligned_height, aligned_width)
-    output.copy_(roi_align(input, rois.to(input), size, spatial_scale, sampling_ratio, aligned))
+    # torchvision's kernel for the CPU takes no bfloat16, which mixed precision brings.
+    output.copy_(roi_align(input.float(), rois.float(), size, spatial_scale, sampling_ratio, aligned))
 
 
 def _roi_align_backward(
@@ -92,11 +93,10 @@ def _roi_align_backward(
     _check_average(pool_mode)
     # RoIAlign is linear in its input: the gradient at any input, zeros here, is the gradient.
     with torch.enable_grad():
-        zeros = torch.zeros_like(grad_input, requires_grad=True)
-        pooled = roi_align(
-            zeros, rois.to(zeros), (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned
-        )
-        (gradient,) = torch.autograd.grad(pooled, zeros, grad_output)
+        zeros = torch.zeros_like(grad_input, dtype=torch.float32, requires_grad=True)
+        size = (aligned_height, aligned_width)
+        pooled = roi_align(zeros, rois.float(), size, spatial_scale, sampling_ratio, aligned)
+        (gradient,) = torch.autograd.grad(pooled, zeros, grad_output.float())
     grad_input.copy_(gradient)
 
 
