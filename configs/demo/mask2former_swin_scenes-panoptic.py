@@ -117,7 +117,12 @@ test_dataloader = dict(
         ann_file='annotations/panoptic_validation.json',
         data_prefix=dict(img='validation/', seg='annotations/panoptic_validation/'),
         test_mode=True,
-        pipeline=[dict(type='LoadImageFromFile'), _annotations, dict(type='PackDetInputs', meta_keys=_meta)],
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(256, 256), keep_ratio=True),
+            _annotations,
+            dict(type='PackDetInputs', meta_keys=_meta),
+        ],
     ),
 )
 val_dataloader = test_dataloader
