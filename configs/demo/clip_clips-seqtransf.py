@@ -13,11 +13,11 @@ _train = [
     dict(type='LoadFrames', frames=8, how='random', rate=None, size=64, cache_dir='work_dirs/frames'),
     dict(type='PackClip'),
 ]
-_test = dict(dataset=dict(pipeline=[dict(type='LoadFrames', frames=8, how='segment', rate=None, size=64), _train[1]]))
+_eight = dict(dataset=dict(pipeline=[dict(type='LoadFrames', frames=8, how='segment', rate=None, size=64), _train[1]]))
 # Not shuffled: a batch has clips and their reverses.
 train_dataloader = dict(batch_size=24, sampler=dict(shuffle=False), dataset=dict(pipeline=_train))
-val_dataloader = _test
-test_dataloader = _test
+val_dataloader = _eight
+test_dataloader = _eight
 
 steps = 250
 train_cfg = dict(max_iters=steps, val_interval=50)
