@@ -17,7 +17,7 @@ from videos import moving_frames, write_video
 
 from fewtokens.video.index_files import read_manifest
 from fewtokens.video.indexing import encode_videos, find_videos
-from fewtokens.video.search_model import build, make_loader
+from fewtokens.video.search_model import build, from_config, make_loader
 
 TOOL = Path(__file__).parents[2] / 'tools/search_videos.py'
 PLUGIN = 'SegmentClustering(segments=2, clusters=3, after=1)'
@@ -131,6 +131,15 @@ def test_another_model_is_refused(main, folder, model, tmp_path):
     for command in (['index', folder], ['find', 'a bar']):
         with pytest.raises(ValueError, match='another model: weights is [0-9a-f]{64}, was [0-9a-f]{64}. Use'):
             main(*command, *where, '--checkpoint', tmp_path / 'other.pth')
+
+
+def test_the_tokenizer_beside_a_config_is_found_from_any_folder(monkeypatch, tmp_path):
+    demo = Path(__file__).parents[2] / 'configs/demo'
+    setting = from_config(str(demo / 'clip_clips.py'), str(demo / 'clip_clips.pth'))
+    monkeypatch.chdir(tmp_path)
+    model, described = build(setting)
+    assert model.tokenize.vocab_size == model.clip.token_embedding.num_embeddings
+    assert described['loading'] == dict(frames=12, how='segment', rate=None, size=64)
 
 
 def test_models_of_open_clip(main, folder, tmp_path, capsys):

@@ -208,7 +208,7 @@ def build_clip(name: str | None = None, config: str | dict[str, Any] | None = No
             raise ValueError(f'open_clip has no model {name!r}; it has {", ".join(open_clip.list_models())}')
         with _random_on_purpose():
             return open_clip.create_model(name, load_weights=False, device=torch.get_default_device(), **options)
-    settings = {**_read_config(config), **options}
+    settings = {**read_config(config), **options}
     custom = settings.pop('custom_text', False)
     return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**settings)
 
@@ -274,28 +274,35 @@ def build_clustering(setting: Any, after: int | Sequence[int]) -> tuple[Any, Any
     return call_with(SegmentClustering, options), after
 
 
-def _read_config(config: str | dict[str, Any]) -> dict[str, Any]:
+def read_config(config: str | dict[str, Any]) -> dict[str, Any]:
+    """A model's config in the form of open_clip's own, with the tokenizer's file where it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
     if isinstance(config, dict):
         return dict(config)
-    if not Path(config).is_file():
+    path = Path(config)
+    if not path.is_file():
         raise FileNotFoundError(f'there is no model config {config!r}')
-    return json.loads(Path(config).read_text())
+    content = json.loads(path.read_text())
+    tokenizer = content.get('text_cfg', {}).get('tokenizer_kwargs') or {}
+    if 'bpe_path' in tokenizer:
+        tokenizer['bpe_path'] = str(path.absolute().parent / tokenizer['bpe_path'])
+    return content
 
 
 def _tokenizer(clip: dict[str, Any]) -> Any:
     open_clip = _open_clip()
     if clip.get('name') is not None:
         return open_clip.get_tokenizer(clip['name'])
-    options = dict(_read_config(clip['config'])['text_cfg'].get('tokenizer_kwargs') or {})
-    if 'bpe_path' in options and not isinstance(clip['config'], dict):
-        options['bpe_path'] = str(Path(clip['config']).parent / options['bpe_path'])
-    return open_clip.SimpleTokenizer(**options)
+    return open_clip.SimpleTokenizer(**read_config(clip['config'])['text_cfg'].get('tokenizer_kwargs') or {})
 
 
 def _embed_dim(clip: dict[str, Any]) -> int:
     """Length of an embedding."""
     name = clip.get('name')
-    return (_open_clip().get_model_config(name) if name else _read_config(clip['config']))['embed_dim']
+    return (_open_clip().get_model_config(name) if name else read_config(clip['config']))['embed_dim']
 
 
 def _open_clip() -> Any:

@@ -7,14 +7,13 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import mmengine
 import torch
 from mmengine.config import Config
 from torch import nn
 
 from ..openmmlab.config import load_config
 from ..openmmlab.model import build_model, without_pretrained
-from .model import load_pretrained  # registers the model as well
+from .model import load_pretrained, read_config  # registers the model as well
 from .segments import parse_clustering
 
 LOADING = ('frames', 'how', 'rate', 'size')
@@ -71,7 +70,7 @@ def _setting(model: Any, loading: dict[str, Any], checkpoint: str | None) -> dic
     clip = setting['model']['clip'] = dict(setting['model']['clip'])
     if isinstance(clip.get('config'), str):
         # The index keeps the architecture itself: the file may change or go.
-        clip['config'] = mmengine.load(clip['config'])
+        clip['config'] = read_config(clip['config'])
     if os.path.isfile(clip.get('pretrained') or ''):
         clip['pretrained'] = os.path.abspath(clip['pretrained'])
     return _copy(setting)
