@@ -13,11 +13,14 @@ from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement
 
 import fewtokens.scenes.direction  # noqa: F401
+from fewtokens.openmmlab.config import load_config
+from fewtokens.openmmlab.model import build_model
 from fewtokens.scenes import captions, load_textures
 from fewtokens.scenes.clips import FILLS, FRAMES, MOTIONS, SHAPES, compose_clip, draw_group, render_clip, reverse_clip
 from fewtokens.scenes.msrvtt import REVERSED, describe, write_msrvtt
 from fewtokens.video.datasets import MSRVTT
 from fewtokens.video.decode import open_video
+from fewtokens.video.metrics import retrieval_metrics
 from fewtokens.video.model import ClipRetrieval
 
 DEMO = Path(__file__).parents[1] / 'configs/demo'
@@ -182,3 +185,17 @@ def test_direction_metric():
     metric.process(None, [dict(video_id='a', video_embedding=one_hot[0], text_embeddings=one_hot[:1])])
     with pytest.raises(ValueError, match='reverse'):
         metric.evaluate(1)
+
+
+def test_the_shipped_weights_find_clips(textures):
+    """Among 40 clips that no training has seen; chance is 2.5."""
+    config = load_config(DEMO / 'clip_clips.py')
+    model = build_model(config, str(DEMO / 'clip_clips.pth'), 'cpu').eval()
+    drawn = [next(describe('clips', 'test', number, seed=7)) for number in range(40)]
+    clips = [torch.from_numpy(render_clip(clip, textures)[1::2]).permute(0, 3, 1, 2) for _, clip, _ in drawn]
+    with torch.inference_mode():
+        texts = model.encode_text([text for _, _, (text,) in drawn])
+        every, one = (
+            retrieval_metrics(texts @ model.encode_video(videos).T)['R@1'] for videos in (clips, [c[:1] for c in clips])
+        )
+    assert every > 70 and one < every - 15
