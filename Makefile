@@ -39,9 +39,19 @@ BENCH_PLUGINS := --plugin "Hourglass(after=10, grid=(28, 28))" \
 	--plugin "SharedUpdate(after=8, grid=(20, 20))" \
 	--plugin "SharedUpdate(after=6, grid=(20, 20))"
 
-bench: bench-float32 bench-bfloat16
+bench: bench-float32 bench-bfloat16 bench-swin bench-video
+
+bench-swin: $(INSTALLED)
+	$(VENV_PYTHON) tools/benchmark.py configs/hourglass/mask2former_swin-l_coco-instance_12-8x8.py --shape 512 768 \
+		--plugin "Hourglass(after=4, grid=8)" --plugin "SharedUpdate(after=4, grid=6)" --rounds 5 \
+		--json work_dirs/bench/mask2former_swin-l.json
+
+bench-video: $(INSTALLED)
+	$(VENV_PYTHON) tools/benchmark_video.py --clip ViT-B-32 --training --rounds 5 \
+		--plugin "SegmentClustering(segments=6, clusters=49, after=6)" --json work_dirs/bench/vit-b-32.json
+	$(VENV_PYTHON) tools/benchmark_video.py --clip ViT-B-16 --training --rounds 5 \
+		--plugin "SegmentClustering(segments=4, clusters=160, after=6)" --json work_dirs/bench/vit-b-16.json
 
 bench-%: $(INSTALLED)
-	mkdir -p work_dirs/bench
 	$(VENV_PYTHON) tools/benchmark.py mmseg::segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512.py \
 		--shape 640 640 --dtype $* $(BENCH_PLUGINS) --json work_dirs/bench/segmenter_vit-l-$*.json
