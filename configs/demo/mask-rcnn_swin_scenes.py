@@ -4,6 +4,8 @@ python tools/make_scenes.py data/scenes --training 6000 --validation 200
 python tools/make_scenes.py data/scenes_coco --format coco --training 6000 --validation 200
 python tools/train.py configs/demo/segformer_swin_scenes.py
 python tools/train.py configs/demo/mask-rcnn_swin_scenes.py
+
+The weights beside this are those of step 1600, in half precision.
 """
 
 _base_ = ['../_base_/swin_scenes.py']
