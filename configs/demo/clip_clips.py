@@ -4,6 +4,8 @@ python tools/make_clips.py data/events --kind events --training 7000 --validatio
 python tools/make_clips.py data/clips --training 4000 --validation 200 --test 300
 python tools/train.py configs/demo/clip_clips-events.py
 python tools/train.py configs/demo/clip_clips.py
+
+The weights beside this file are those of the best validation R@1, in half precision.
 """
 
 _base_ = ['../_base_/clip4clip.py']
