@@ -1,6 +1,6 @@
 """The small CLIP with a transformer over its frames, which sees their order; from the second phase's weights.
 
-A recipe without weights: 250 steps of it were at chance still.
+A recipe without weights: trials of 250 steps and fewer did not get beyond chance.
 
 python tools/make_clips.py data/order --kind order --training 1500 --validation 50 --test 200
 python tools/train.py configs/demo/clip_clips-seqtransf.py
