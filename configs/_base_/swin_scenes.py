@@ -2,8 +2,8 @@
 
 classes = ('brick', 'grass', 'gravel', 'coffee', 'chelsea', 'hubble', 'rocket', 'astronaut', 'flower', 'china')
 palette = [
-    [178, 34, 34], [60, 160, 60], [130, 130, 130], [139, 90, 43], [244, 164, 96],
-    [25, 25, 112], [70, 130, 180], [255, 140, 0], [255, 215, 0], [200, 60, 180],
+    (178, 34, 34), (60, 160, 60), (130, 130, 130), (139, 90, 43), (244, 164, 96),
+    (25, 25, 112), (70, 130, 180), (255, 140, 0), (255, 215, 0), (200, 60, 180),
 ]  # fmt: skip
 # Most blocks stand in the second stage: 32 x 32 tokens of a scene in windows of 8 x 8.
 backbone = dict(
