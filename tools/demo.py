@@ -1,4 +1,4 @@
-"""The main job on real input: held-out scenes, the plugin line, and an honest report. Run by `make demo`."""
+"""The main jobs on held-out scenes and clips: the plugin line, honest reports, a search. Run by `make demo`."""
 
 import shlex
 import subprocess
@@ -15,6 +15,12 @@ PLUGINS = [
     'SharedUpdate(after=3, grid=16)',
     'SharedUpdate(after=(3, 6), grid=(20, 14))',
 ]
+CLIP = ['configs/demo/clip_clips.py', 'configs/demo/clip_clips.pth']
+CLUSTERINGS = [
+    'SegmentClustering(segments=12, clusters=32, after=2)',
+    "SegmentClustering(segments=12, clusters=32, algorithm='spectral', after=2)",
+]
+QUERY = 'a large red square, then two small green stars'
 
 
 def tool(name: str, *args: str) -> None:
@@ -23,11 +29,31 @@ def tool(name: str, *args: str) -> None:
 
 
 def main() -> None:
+    segmentation()
+    retrieval()
+
+
+def segmentation() -> None:
     tool('make_scenes.py', 'data/scenes', '--validation', '200')
     tool('test.py', *MODEL, '--sdpa', '--work-dir', 'work_dirs/demo/test')
     tool('test.py', *MODEL, '--plugin', PLUGINS[4], '--sdpa', '--work-dir', 'work_dirs/demo/test')
-    plugins = [part for plugin in PLUGINS for part in ('--plugin', plugin)]
-    tool('tradeoff.py', *MODEL, *plugins, '--half-resolution', '--rounds', '6', '--out', 'work_dirs/demo/segmentation')
+    options = ['--half-resolution', '--rounds', '6', '--out', 'work_dirs/demo/segmentation']
+    tool('tradeoff.py', *MODEL, *plugin_options(PLUGINS), *options)
+
+
+def retrieval() -> None:
+    clips, index = 'data/demo_clips', ['--index', 'work_dirs/demo/index']
+    tool('make_clips.py', clips, '--test', '200', '--processes', '2')
+    data = ['--cfg-options', f'test_dataloader.dataset.data_root={clips}']
+    options = [*data, '--rounds', '6', '--out', 'work_dirs/demo/retrieval']
+    tool('tradeoff.py', *CLIP, *plugin_options(CLUSTERINGS), *options)
+    model = ['--config', CLIP[0], '--checkpoint', CLIP[1], '--plugin', CLUSTERINGS[0]]
+    tool('search_videos.py', 'index', f'{clips}/MSRVTT_Videos', *model, *index)
+    tool('search_videos.py', 'find', QUERY, '--top', '8', '--html', 'work_dirs/demo/found.html', *index)
+
+
+def plugin_options(plugins: list[str]) -> list[str]:
+    return [part for plugin in plugins for part in ('--plugin', plugin)]
 
 
 if __name__ == '__main__':
