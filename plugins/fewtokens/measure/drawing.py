@@ -81,7 +81,8 @@ def _draw(image: np.ndarray, kind: str, drawn: Any, metainfo: dict[str, Any]) ->
     from mmdet.visualization import DetLocalVisualizer
 
     visualizer = DetLocalVisualizer(line_width=2, alpha=0.6)
-    visualizer.dataset_meta = metainfo
+    # Configs have colours as lists, which the visualizer does not take.
+    visualizer.dataset_meta = {**metainfo, 'palette': [tuple(colour) for colour in metainfo['palette']]}
     sample = DetDataSample()
     # Truth and prediction are drawn alike, but for scores.
     setattr(sample, f'gt_{kind}', drawn)

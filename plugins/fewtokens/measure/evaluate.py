@@ -94,6 +94,9 @@ def _draw_predictions(config: Config, folder: Path) -> None:
         config.test_evaluator = [*_evaluators(config), dict(type='RetrievalPage', out_dir=str(folder))]
         return
     if scope == 'mmdet':
+        metainfo = config.test_dataloader.dataset.get('metainfo') or {}
+        if 'palette' in metainfo:  # the visualizer takes colours as tuples alone
+            metainfo['palette'] = [tuple(colour) for colour in metainfo['palette']]
         drawing = {'type': 'DetVisualizationHook', **hooks.get('visualization', {}), 'test_out_dir': str(folder)}
         config.visualizer = config.get('visualizer') or dict(type='DetLocalVisualizer', name='visualizer')
     else:
