@@ -76,7 +76,7 @@ def _mask_rcnn() -> tuple[dict, dict]:
     model.roi_head.bbox_head.num_classes = model.roi_head.mask_head.num_classes = 1
     # A mask is its whole box.
     model.test_cfg.rcnn.update(score_thr=0.0, mask_thr_binary=0.0, max_per_img=15)
-    return model.to_dict(), dict(classes=('object',), palette=[(220, 20, 60)])
+    return model.to_dict(), dict(classes=('object',), palette=[[220, 20, 60]])
 
 
 def _mask2former() -> tuple[dict, dict]:
@@ -88,7 +88,7 @@ def _mask2former() -> tuple[dict, dict]:
         head.num_things_classes = head.num_stuff_classes = 1
     model.test_cfg.update(object_mask_thr=0.0, iou_thr=0.0, filter_low_score=False)
     classes = dict(classes=('object', 'ground'), thing_classes=('object',), stuff_classes=('ground',))
-    return model.to_dict(), dict(classes, palette=[(220, 20, 60), (30, 140, 70)])
+    return model.to_dict(), dict(classes, palette=[[220, 20, 60], [30, 140, 70]])
 
 
 def write_checkpoint(config_file: Path) -> Path:
