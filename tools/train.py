@@ -3,7 +3,7 @@
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
@@ -21,7 +21,9 @@ def main() -> None:
     check_folders(config.train_dataloader.dataset)
     if config.get('val_dataloader'):
         check_folders(config.val_dataloader.dataset)
-    config.resume = args.resume
+    if args.resume and (latest := find_latest_checkpoint(config.work_dir)):
+        # MMEngine goes on from load_from if there is one: from a config's earlier phase, not from where it stopped.
+        config.resume, config.load_from = True, latest
     if args.amp:
         # MMEngine's own mixed precision needs a GPU.
         config.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'

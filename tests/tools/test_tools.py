@@ -29,7 +29,8 @@ def test_train_then_test_with_and_without_the_plugin(config_file, tmp_path):
     result = run('train.py', config_file, '--amp', '--work-dir', tmp_path / 'run', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     checkpoint = tmp_path / 'run/iter_2.pth'
-    resumed = ['train_cfg.max_iters=3', 'train_cfg.val_interval=3']
+    # The weights of a phase before this one are not what it goes on from.
+    resumed = ['train_cfg.max_iters=3', 'train_cfg.val_interval=3', 'load_from=earlier.pth']
     result = run('train.py', config_file, '--resume', '--work-dir', tmp_path / 'run', '--cfg-options', *resumed)
     assert result.returncode == 0 and (tmp_path / 'run/iter_3.pth').exists(), result.stderr
     assert 'resumed epoch: 0, iter: 2' in result.stdout
