@@ -5,7 +5,7 @@ python tools/make_scenes.py data/scenes_coco --format coco --training 6000 --val
 python tools/train.py configs/demo/segformer_swin_scenes.py
 python tools/train.py configs/demo/mask2former_swin_scenes-panoptic.py
 
-The weights beside this are those of step 1400, in half precision.
+The weights beside this are in half precision.
 """
 
 _base_ = ['../_base_/swin_scenes.py']
