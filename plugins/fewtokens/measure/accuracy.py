@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
+from ..openmmlab.config import list_evaluators
 from ..openmmlab.data import check_samples, sample_paths
 from ..openmmlab.model import quiet_log
 from ..version import __version__
@@ -161,8 +162,7 @@ def bootstrap_difference(first: Accuracy, second: Accuracy, name: str) -> tuple[
 
 def _fingerprint(dataset: Any, evaluators: Any) -> str:
     """Tells data sets apart by what is in their files: data may be made anew under the same names."""
-    metrics = evaluators if isinstance(evaluators, list) else [evaluators]
-    paths = [getattr(dataset, 'ann_file', None), *(metric.get('ann_file') for metric in metrics)]
+    paths = [getattr(dataset, 'ann_file', None), *(metric.get('ann_file') for metric in list_evaluators(evaluators))]
     for index in range(len(dataset)):
         paths += sample_paths(dataset.get_data_info(index))
     digest = hashlib.sha256()
@@ -173,8 +173,7 @@ def _fingerprint(dataset: Any, evaluators: Any) -> str:
 
 
 def _build_evaluator(config: Config) -> Evaluator:
-    settings = use_our_metrics(config.test_evaluator)
-    return Evaluator(settings if isinstance(settings, list) else [settings])
+    return Evaluator(list_evaluators(use_our_metrics(config.test_evaluator)))
 
 
 def _save(path: Path, accuracy: Accuracy) -> None:

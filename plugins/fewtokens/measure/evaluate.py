@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..attach import Reduction
+from ..openmmlab.config import list_evaluators
 from ..openmmlab.data import check_samples, check_test_data
 from ..openmmlab.distributed import log_in_one_process
 from ..openmmlab.hook import FewTokensHook
@@ -83,7 +84,7 @@ def _write_predictions(config: Config, out: str) -> None:
         return
     if not out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {out!r} must end with .pkl or .pickle: {scope} writes predictions to such a file')
-    config.test_evaluator = [dict(type=kind, out_file_path=out), *_evaluators(config)]
+    config.test_evaluator = [dict(type=kind, out_file_path=out), *list_evaluators(config.test_evaluator)]
 
 
 def _draw_predictions(config: Config, folder: Path) -> None:
@@ -91,7 +92,8 @@ def _draw_predictions(config: Config, folder: Path) -> None:
     if scope == VIDEOS:
         from ..video import retrieval_page  # noqa: F401  registers it
 
-        config.test_evaluator = [*_evaluators(config), dict(type='RetrievalPage', out_dir=str(folder))]
+        page = dict(type='RetrievalPage', out_dir=str(folder))
+        config.test_evaluator = [*list_evaluators(config.test_evaluator), page]
         return
     if scope == 'mmdet':
         metainfo = config.test_dataloader.dataset.get('metainfo') or {}
@@ -103,10 +105,6 @@ def _draw_predictions(config: Config, folder: Path) -> None:
         drawing = {'type': 'SegVisualizationHook', **hooks.get('visualization', {})}
         config.visualizer.save_dir = str(folder)
     config.default_hooks = {**hooks, 'visualization': {**drawing, 'draw': True}}
-
-
-def _evaluators(config: Config) -> list[Any]:
-    return config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
 
 
 def effect(reduction: Reduction | Clustered, model: nn.Module, image: Tensor | None = None) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .config import list_evaluators
+
 INSTANCES, PANOPTIC = 'instances', 'panoptic'
 METRICS = {
     'CocoMetric': INSTANCES,
@@ -38,8 +40,7 @@ def check_annotations(config: Config) -> None:
     _check_heads(config.model, metainfo)
     data = _read(path, kind)
     _check_classes(path, data, metainfo['classes'])
-    evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
-    for evaluator in evaluators:
+    for evaluator in list_evaluators(config.test_evaluator):
         if evaluator['type'] not in METRICS or not evaluator.get('ann_file'):
             continue
         truth, compared = Path(evaluator['ann_file']), METRICS[evaluator['type']]

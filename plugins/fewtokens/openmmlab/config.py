@@ -55,3 +55,8 @@ def _package_configs(package: str) -> Path:
             f'configs come from {" and ".join(PACKAGES)}, where installed; {package!r} is not there'
         )
     return Path(find_spec(package).origin).parent / '.mim' / 'configs'
+
+
+def list_evaluators(setting: Any) -> list[Any]:
+    """A config's evaluator, which may be one or a list of them, as a list."""
+    return list(setting) if isinstance(setting, (list, tuple)) else [setting]
