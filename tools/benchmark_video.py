@@ -11,8 +11,8 @@ from fewtokens.measure.training import add_training_peaks
 from fewtokens.measure.variants import benchmark_rows, environment_of, make_variants
 from fewtokens.openmmlab.cli import add_plugin_options, at_least, run, usable_device
 from fewtokens.video import VideoEncoder
+from fewtokens.video.clip_models import build_clip
 from fewtokens.video.clustered import VideoPlugin
-from fewtokens.video.model import build_clip
 
 
 def main() -> None:

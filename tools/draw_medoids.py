@@ -10,10 +10,11 @@ import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.files import write_whole
 from fewtokens.openmmlab.cli import at_least, run
 from fewtokens.video import VideoEncoder
+from fewtokens.video.clip_models import build_clip, load_pretrained
 from fewtokens.video.clustered import VideoPlugin
 from fewtokens.video.decode import open_video
 from fewtokens.video.medoid_picture import draw_medoids, find_medoids
-from fewtokens.video.model import ClipPreprocessor, build_clip, load_pretrained
+from fewtokens.video.model import ClipPreprocessor
 from fewtokens.video.sampling import sample_frames
 from fewtokens.video.transforms import resize
 

@@ -8,31 +8,25 @@ python tools/train.py configs/demo/clip_clips-seqtransf.py
 
 _base_ = ['./clip_clips-order.py']
 
-model = dict(temporal=dict(layers=2, max_frames=24))
+model = dict(temporal=dict(layers=2, max_frames=24, position_std=0.5))
 
 # As many frames as in the test: each has a learned position.
 _train = [
     dict(type='LoadFrames', frames=6, how='random', rate=None, size=64, cache_dir='work_dirs/frames'),
     dict(type='PackClip'),
 ]
-_eight = dict(dataset=dict(pipeline=[dict(type='LoadFrames', frames=6, how='segment', rate=None, size=64), _train[1]]))
+_six = dict(dataset=dict(pipeline=[dict(type='LoadFrames', frames=6, how='segment', rate=None, size=64), _train[1]]))
 # Not shuffled: a batch has clips and their reverses.
 train_dataloader = dict(batch_size=24, sampler=dict(shuffle=False), dataset=dict(pipeline=_train))
-val_dataloader = _eight
-test_dataloader = _eight
+val_dataloader = _six
+test_dataloader = _six
 
-steps = 300
-train_cfg = dict(max_iters=steps, val_interval=60)
-# Positions start near zero, far below the embeddings that they are added to.
-optim_wrapper = dict(
-    optimizer=dict(lr=3e-4),
-    paramwise_cfg=dict(
-        custom_keys={'encoder.temporal.positions': dict(lr_mult=40), 'encoder.temporal': dict(lr_mult=4)}
-    ),
-)
+steps = 700
+train_cfg = dict(max_iters=steps, val_interval=100)
+optim_wrapper = dict(optimizer=dict(lr=4e-4), paramwise_cfg=dict(custom_keys={'encoder.temporal': dict(lr_mult=3)}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, begin=0, end=20, by_epoch=False),
     dict(type='CosineAnnealingLR', begin=20, end=steps, by_epoch=False),
 ]
-default_hooks = dict(checkpoint=dict(interval=60, save_best='direction'))
+default_hooks = dict(checkpoint=dict(interval=100, save_best='direction'))
 load_from = 'configs/demo/clip_clips.pth'

@@ -106,6 +106,79 @@ def test_blocks_that_take_the_sequence_first():
     assert torch.allclose(encoder(video), expected, atol=1e-5)
 
 
+def equal_patches(visual, video):
+    """A video whose 16 patches are of three kinds, 9, 4 and 3 of them, and a tower that sees no difference of place."""
+    positions = visual.positional_embedding if hasattr(visual, 'positional_embedding') else visual.trunk.pos_embed[0]
+    with torch.no_grad():
+        positions[-16:] = positions[-1]
+    patches = F.unfold(video.flatten(0, 1), 8, stride=8)
+    kinds = torch.tensor([0] * 9 + [1] * 4 + [2] * 3)
+    return F.fold(patches[:, :, kinds], (32, 32), 8, stride=8).unflatten(0, video.shape[:2])
+
+
+def small_eva():
+    eva = pytest.importorskip('timm.models.eva')
+    visual = make_timm()
+    options = dict(img_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=2, num_classes=32, global_pool='token')
+    visual.trunk, visual.head = eva.Eva(**options, num_reg_tokens=3).eval(), torch.nn.Identity()
+    return visual
+
+
+def sequence_first():
+    visual = make_clip().visual
+    visual.transformer = open_clip.transformer.Transformer(64, 4, 4, batch_first=False).eval()
+    return visual
+
+
+COUNTING = {
+    'open_clip': lambda: make_clip().visual,
+    'custom blocks': lambda: make_clip(**TOWERS['custom blocks']).visual,
+    'sequence first': sequence_first,
+    'timm Eva': small_eva,
+}
+
+
+@pytest.mark.parametrize(
+    'name, mode',
+    # open_clip does not checkpoint its custom blocks.
+    [(name, mode) for name in COUNTING for mode in ('eval', 'train') + ('checkpointing',) * (name != 'custom blocks')],
+)
+def test_size_bias_is_exact_for_equal_tokens(name, mode):
+    visual = COUNTING[name]()
+    video = equal_patches(visual, videos(2, 1)).expand(-1, 4, -1, -1, -1)
+    visual.train(mode != 'eval')
+    if mode == 'checkpointing':
+        visual.set_grad_checkpointing(True)
+    plain = VideoEncoder(visual)(video)
+    for algorithm in ('kmedoids', 'spectral'):
+        counted = kmedoids(2, 3, size_bias=True, algorithm=algorithm)
+        assert torch.allclose(VideoEncoder(visual, counted, after=1)(video), plain, atol=1e-5)
+    assert not torch.allclose(VideoEncoder(visual, kmedoids(2, 3), after=1)(video), plain, atol=1e-3)
+    schedule = [kmedoids(4, 6, size_bias=True), kmedoids(2, 3, size_bias=True)]
+    assert torch.allclose(VideoEncoder(visual, schedule, after=(1, 2))(video), plain, atol=1e-5)
+
+
+def test_size_bias_in_one_step_of_a_schedule():
+    visual = make_clip().visual
+    video = equal_patches(visual, videos(2, 1)).expand(-1, 4, -1, -1, -1)
+    shift, few = SegmentClustering(algorithm='token_shift'), kmedoids(4, 3, size_bias=True)
+    plain = VideoEncoder(visual, shift, 0)(video)
+    assert torch.allclose(VideoEncoder(visual, [shift, few], (0, 1))(video), plain, atol=1e-5)
+    # In the last block alone, counted by the step before: as if the clustering came there.
+    late = VideoEncoder(visual, [kmedoids(4, 16), kmedoids(2, 3, size_bias=True)], (2, 3))
+    assert torch.allclose(late(video), VideoEncoder(visual)(video), atol=1e-5)
+
+
+def test_size_bias_in_short_videos_and_in_low_precision():
+    encoder, video = VideoEncoder(make_clip(), kmedoids(3, 10, size_bias=True), after=2), videos(2, 6)
+    mask = torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
+    padded = encoder(video, mask)
+    assert torch.allclose(padded[1], encoder(video[1:, :2], mask[1:, :2])[0], atol=1e-5)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert F.cosine_similarity(encoder(video, mask).float(), padded).min() > 0.9
+    assert F.cosine_similarity(encoder.bfloat16()(video.bfloat16(), mask).float(), padded).min() > 0.9
+
+
 @pytest.mark.parametrize(
     'name, pool', [('test_vit', 'token'), ('test_vit', 'map'), ('test_vit', 'avg'), ('test_vit2', 'avg')]
 )

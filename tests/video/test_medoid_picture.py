@@ -13,8 +13,9 @@ import torch
 from videos import REAL, moving_frames, write_video
 
 from fewtokens.video import SegmentClustering, VideoEncoder
+from fewtokens.video.clip_models import build_clip
 from fewtokens.video.medoid_picture import INK, MARK, Medoids, draw_medoids, find_medoids
-from fewtokens.video.model import ClipPreprocessor, build_clip
+from fewtokens.video.model import ClipPreprocessor
 from fewtokens.video.transforms import LoadFrames
 
 TOOL = Path(__file__).parents[2] / 'tools/draw_medoids.py'

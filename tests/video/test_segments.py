@@ -4,10 +4,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from fewtokens.ops import k_medoids, spectral_medoids
 from fewtokens.video import SegmentClustering
-from fewtokens.video.segments import parse_clustering
+from fewtokens.video.settings import parse_clustering
 
 PUBLISHED = {'kmediods++': 'kmedoids'}
 """The published code's own spelling, as the golden cases have it."""
@@ -207,6 +208,31 @@ def test_equal_and_not_finite_tokens_end_well(options, tokens):
     assert make(2, **options)(tokens).shape == (len(tokens), 2, 5, 8)
 
 
+@pytest.mark.parametrize('options', EVERY)
+def test_sizes_count_all_tokens(options):
+    tokens, clustering = videos(2, 6), make(**options)
+    out, sizes = clustering(tokens, grid=(3, 3), return_sizes=True)
+    assert torch.equal(out, clustering(tokens, grid=(3, 3))) and sizes.shape == out.shape[:3]
+    assert torch.allclose(sizes.sum(dim=(1, 2)), torch.tensor(6 * 10.0))
+    if clustering.algorithm in ('kmedoids', 'spectral'):
+        labels = clustering.medoids(tokens[:, :, 1:].unflatten(1, (3, 2)).flatten(0, 1).flatten(1, 2), 2, (3, 3))[1]
+        members = torch.stack([row.bincount(minlength=5) for row in labels]).float()
+        assert torch.equal(sizes.flatten(0, 1), F.pad(members, (1, 0), value=2.0))
+
+
+@pytest.mark.parametrize('algorithm', ['kmedoids', 'spectral', 'sparse_sampling'])
+def test_sizes_of_short_videos_and_of_tokens_that_stand_for_several(algorithm):
+    tokens, clustering = videos(2, 6), make(clusters=12, algorithm=algorithm)
+    mask = torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
+    given = torch.rand(2, 6, 10) + 1
+    _, sizes = clustering(tokens, mask, sizes=given, return_sizes=True)
+    assert torch.allclose(sizes[0].sum(), given[0].sum())
+    # A frame whose nine tokens are on twelve places: those on two places count half on each.
+    places = torch.arange(12) * 9 // 12
+    assert torch.allclose(sizes[1, :2, 1:], (given[1, :2, 1:] / places.bincount())[:, places])
+    assert torch.equal(sizes[1, 2], torch.ones(13))
+
+
 @pytest.mark.parametrize(
     'options, message',
     [
@@ -218,7 +244,8 @@ def test_equal_and_not_finite_tokens_end_well(options, tokens):
         (dict(clusters=2.5), 'clusters=2.5'),
         (dict(window=(1, 1)), "window=.* is for algorithm='spectral'"),
         (dict(cluster_embedding=True), 'width=None'),
-        (dict(algorithm='pooling', cluster_embedding=True, width=4), 'no clusters'),
+        (dict(algorithm='pooling', cluster_embedding=True, width=4), 'no clusters: cluster_embedding'),
+        (dict(algorithm='pooling', size_bias=True), 'pooling has no clusters: size_bias is for kmedoids'),
     ],
 )
 def test_bad_settings_are_named(options, message):

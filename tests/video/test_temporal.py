@@ -52,5 +52,12 @@ def test_pickles():
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match='width=16 must be a multiple of heads=3'):
         SeqTransf(16, heads=3)
+    with pytest.raises(ValueError, match='position_std=-1 must be 0 or more'):
+        SeqTransf(16, position_std=-1)
     with pytest.raises(ValueError, match='5 frames are more than max_frames=4'):
         SeqTransf(16, max_frames=4)(torch.randn(1, 5, 16))
+
+
+def test_positions_start_at_their_deviation():
+    assert SeqTransf(64, max_frames=64, position_std=0.5).positions.std().item() == pytest.approx(0.5, rel=0.1)
+    assert SeqTransf(64, max_frames=64).positions.std().item() == pytest.approx(0.01, rel=0.1)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..attachment import Attachment, attached
 from .encoder import VideoEncoder
-from .segments import SegmentClustering, parse_clustering
+from .segments import SegmentClustering
+from .settings import parse_clustering
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ class Clustered(Attachment):
     def _see_first(self, clustering: nn.Module, args: tuple) -> None:
         self._before = args[0].shape[1] * args[0].shape[2]
 
-    def _see_last(self, clustering: nn.Module, args: tuple, out: Tensor) -> None:
-        self._after = out.shape[1] * out.shape[2]
+    def _see_last(self, clustering: nn.Module, args: tuple, out: Tensor | tuple[Tensor, Tensor]) -> None:
+        tokens = out[0] if isinstance(out, tuple) else out
+        self._after = tokens.shape[1] * tokens.shape[2]
 
 
 def own_clustering(model: nn.Module) -> Clustered | None:

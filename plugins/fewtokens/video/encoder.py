@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .segments import SegmentClustering
+from .steps import ClusteringStep
 from .towers import Tower, find_tower
 
 
@@ -92,12 +92,14 @@ class VideoEncoder(nn.Module):
         _check_video(video, mask, tower)
         dropping = tower.drops_patches
         grid = None if dropping else tuple(size // patch for size, patch in zip(video.shape[3:], tower.patch_size))
-        steps = {}
+        steps, previous = {}, None
         segments = mask
-        for index, clustering in self._places():
+        places = self._places()
+        counting = any(clustering.size_bias for _, clustering in places)
+        for index, clustering in places:
             if dropping and clustering.needs_all_patches:
                 raise ValueError(f'{clustering} needs all patches in place: set patch_dropout=0')
-            steps[index] = _Step(clustering, len(video), segments, tower, grid)
+            previous = steps[index] = ClusteringStep(clustering, len(video), segments, tower, grid, counting, previous)
             segments = None if segments is None else clustering.segment_mask(segments)
             grid = None if clustering.selects else grid
         with tower.inserted(steps):
@@ -127,28 +129,6 @@ class VideoEncoder(nn.Module):
         if isinstance(self.clustering, nn.ModuleList):
             return list(zip(self.after, self.clustering))
         return [(self.after, self.clustering)]
-
-
-class _Step(nn.Module):
-    """A clustering between a tower's blocks, with what it must know of one pass."""
-
-    def __init__(
-        self,
-        clustering: SegmentClustering,
-        videos: int,
-        mask: Tensor | None,
-        tower: Tower,
-        grid: tuple[int, int] | None,
-    ) -> None:
-        super().__init__()
-        self.clustering = clustering
-        self.videos, self.mask, self.tower, self.grid = videos, mask, tower, grid
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        x = x if self.tower.batch_first else x.transpose(0, 1)
-        tokens = x.unflatten(0, (self.videos, -1))
-        tokens = self.clustering(tokens, self.mask, self.tower.num_prefix_tokens, self.grid).flatten(0, 1)
-        return tokens if self.tower.batch_first else tokens.transpose(0, 1)
 
 
 def _pooled(out: Tensor | tuple[Tensor, ...]) -> Tensor:

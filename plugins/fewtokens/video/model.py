@@ -1,11 +1,7 @@
 """Text-video retrieval with CLIP: CLIP4Clip's model, CenterCLIP where tokens are clustered."""
 
-import json
-import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,10 +10,10 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..literals import call_with
+from .clip_models import build_clip, build_tokenizer, embed_dim, load_pretrained
 from .encoder import VideoEncoder
 from .loss import contrastive_loss
-from .segments import SegmentClustering, parse_clustering
+from .settings import build_clustering
 from .temporal import SeqTransf
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -64,10 +60,10 @@ class ClipRetrieval(BaseModel):
         model = build_clip(**options)
         if gradient_checkpointing:
             model.set_grad_checkpointing()
-        self.width = _embed_dim(options)
+        self.width = embed_dim(options)
         module = None if temporal is None else SeqTransf(**{'width': self.width, **temporal})
         self.encoder = VideoEncoder(model, *build_clustering(clustering, after), module)
-        self.tokenize = _tokenizer(options)
+        self.tokenize = build_tokenizer(options)
         length = model.context_length
         if max_words is not None and not 2 < max_words <= length:
             raise ValueError(f'max_words {max_words} must be 3 to {length}, what the text encoder takes')
@@ -191,123 +187,3 @@ class ClipPreprocessor(BaseDataPreprocessor):
         padded = nn.utils.rnn.pad_sequence([(clip / 255 - self.mean) / self.std for clip in clips], batch_first=True)
         mask = torch.arange(padded.shape[1], device=lengths.device) < lengths[:, None]
         return {'data_samples': None, **data, 'inputs': padded, 'mask': None if mask.all() else mask}
-
-
-def build_clip(name: str | None = None, config: str | dict[str, Any] | None = None, **options: Any) -> nn.Module:
-    """A model of open_clip without weights, by its name or by a config in the form of open_clip's own.
-
-    Raises:
-        ImportError: open_clip is not installed.
-        FileNotFoundError, ValueError: there is no such model or file.
-    """
-    open_clip = _open_clip()
-    if (name is None) == (config is None):
-        raise ValueError("clip must have a name, such as 'ViT-B-32', or a config, and not both")
-    if name is not None:
-        if name not in open_clip.list_models():
-            raise ValueError(f'open_clip has no model {name!r}; it has {", ".join(open_clip.list_models())}')
-        with _random_on_purpose():
-            return open_clip.create_model(name, load_weights=False, device=torch.get_default_device(), **options)
-    settings = {**read_config(config), **options}
-    custom = settings.pop('custom_text', False)
-    return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**settings)
-
-
-@contextmanager
-def _random_on_purpose() -> Iterator[None]:
-    """open_clip's warning of random weights, which goes to the root logger, is left out."""
-    root = logging.getLogger()
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return 'No pretrained weights loaded' not in record.getMessage()
-
-    root.addFilter(wanted)
-    try:
-        yield
-    finally:
-        root.removeFilter(wanted)
-
-
-def load_pretrained(clip: nn.Module, name: str | None, pretrained: str) -> None:
-    """Fills a model of open_clip with weights: a file, or a tag that open_clip downloads.
-
-    Raises:
-        ValueError: neither a file nor a tag of this model, or not its weights.
-    """
-    open_clip = _open_clip()
-    if Path(pretrained).is_file():
-        path = pretrained
-    else:
-        tags = open_clip.list_pretrained_tags_by_model(name) if name else []
-        if pretrained not in tags:
-            raise ValueError(f'{pretrained!r} is no file of weights, nor a tag of {name}: {", ".join(tags) or "none"}')
-        path = open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, pretrained))
-    try:
-        open_clip.load_checkpoint(clip, path)
-    except Exception as error:  # noqa: BLE001  unpicklers raise whatever they like at a damaged file
-        reason = ' '.join(str(error).split())[:200]
-        raise ValueError(f'{pretrained!r} does not fit {name or "the config"}: {reason}') from error
-
-
-def build_clustering(setting: Any, after: int | Sequence[int]) -> tuple[Any, Any]:
-    """A segment clustering, or a schedule of them, and after which block.
-
-    Args:
-        setting: a config's dict, a plugin's text, which has its own `after`, or a list of either; None for none.
-
-    Raises:
-        ValueError: there is no such clustering, or there aren't as many of `after`.
-    """
-    if setting is None:
-        return None, after
-    if isinstance(setting, str):
-        return parse_clustering(setting)
-    if not isinstance(setting, dict):
-        places = [after] * len(setting) if isinstance(after, int) else list(after)
-        if len(places) != len(setting):
-            raise ValueError(f'after={after} must have a number for each of {len(setting)} clusterings')
-        return tuple(map(list, zip(*map(build_clustering, setting, places))))
-    options = dict(setting)
-    kind = options.pop('type', 'SegmentClustering')
-    if kind != 'SegmentClustering':
-        raise ValueError(f'there is no clustering {kind!r}; there is SegmentClustering')
-    return call_with(SegmentClustering, options), after
-
-
-def read_config(config: str | dict[str, Any]) -> dict[str, Any]:
-    """A model's config in the form of open_clip's own, with the tokenizer's file where it is.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if isinstance(config, dict):
-        return dict(config)
-    path = Path(config)
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no model config {config!r}')
-    content = json.loads(path.read_text())
-    tokenizer = content.get('text_cfg', {}).get('tokenizer_kwargs') or {}
-    if 'bpe_path' in tokenizer:
-        tokenizer['bpe_path'] = str(path.absolute().parent / tokenizer['bpe_path'])
-    return content
-
-
-def _tokenizer(clip: dict[str, Any]) -> Any:
-    open_clip = _open_clip()
-    if clip.get('name') is not None:
-        return open_clip.get_tokenizer(clip['name'])
-    return open_clip.SimpleTokenizer(**read_config(clip['config'])['text_cfg'].get('tokenizer_kwargs') or {})
-
-
-def _embed_dim(clip: dict[str, Any]) -> int:
-    """Length of an embedding."""
-    name = clip.get('name')
-    return (_open_clip().get_model_config(name) if name else read_config(clip['config']))['embed_dim']
-
-
-def _open_clip() -> Any:
-    try:
-        import open_clip
-    except ImportError as error:
-        raise ImportError(f'ClipRetrieval needs {error.name}: pip install "fewtokens[video]"') from error
-    return open_clip

@@ -13,8 +13,9 @@ from torch import nn
 
 from ..openmmlab.config import load_config
 from ..openmmlab.model import build_model, without_pretrained
-from .model import load_pretrained, read_config  # registers the model as well
-from .segments import parse_clustering
+from .clip_models import load_pretrained, read_config
+from .model import ClipRetrieval
+from .settings import parse_clustering
 
 LOADING = ('frames', 'how', 'rate', 'size')
 """The options of `LoadFrames` that decide what a model sees."""
@@ -61,7 +62,7 @@ def from_clip(name: str, pretrained: str) -> dict[str, Any]:
     # Weights trained with the quick form of GELU, such as OpenAI's, are wrong with the exact one.
     if (open_clip.get_pretrained_cfg(name, pretrained) or {}).get('quick_gelu', False):
         clip['quick_gelu'] = True
-    model = dict(type='ClipRetrieval', clip=clip)
+    model = dict(type=ClipRetrieval.__name__, clip=clip)
     return _setting(model, dict(size=described['vision_cfg'].get('image_size', 224)), None)
 
 

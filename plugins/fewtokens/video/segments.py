@@ -6,7 +6,6 @@ https://arxiv.org/abs/2205.00823
 import torch
 from torch import Tensor, nn
 
-from ..literals import call_with, read_call
 from ..ops import k_medoids, spectral_medoids
 from .frames import group_segments, shift_channels
 
@@ -33,6 +32,9 @@ class SegmentClustering(nn.Module):
             the one before, zeros at the ends.
             'token_shift': the same for the class token alone.
         aggregate: 'medoid' keeps each cluster's medoid, 'mean' the mean of its members.
+        size_bias: whether attention counts a kept token as often as its cluster has members, by adding the logarithm to
+            its scores (ToMe's proportional attention, https://arxiv.org/abs/2210.09461, equation 1). A model that was
+            trained without clustering needs it; CenterCLIP, which trains with it, does without.
         metric, p, normalize: see `fewtokens.ops.k_medoids`.
         graph, sigma, knn: see `fewtokens.ops.spectral_medoids`.
         window: for 'spectral', a token is linked only with those at most (frames, patches) away.
@@ -51,6 +53,7 @@ class SegmentClustering(nn.Module):
         clusters: int | None = None,
         algorithm: str = 'kmedoids',
         aggregate: str = 'medoid',
+        size_bias: bool = False,
         metric: str = 'euclidean',
         p: float = 2.0,
         normalize: bool = False,
@@ -64,6 +67,7 @@ class SegmentClustering(nn.Module):
     ) -> None:
         super().__init__()
         self.segments, self.clusters, self.algorithm, self.aggregate = segments, clusters, algorithm, aggregate
+        self.size_bias = size_bias
         self.metric, self.p, self.normalize = metric, p, normalize
         self.graph, self.sigma, self.knn, self.window = graph, sigma, knn, window
         self._check(cluster_embedding, frame_embedding, width)
@@ -82,8 +86,9 @@ class SegmentClustering(nn.Module):
                 raise ValueError(f'{name}={value!r} must be a whole number of at least 1 for {self.algorithm}')
         if self.window is not None and self.algorithm != 'spectral':
             raise ValueError(f"window={self.window} is for algorithm='spectral', not {self.algorithm!r}")
-        if cluster_embedding and self.algorithm not in _SELECTING:
-            raise ValueError(f'{self.algorithm} has no clusters to embed')
+        if (cluster_embedding or self.size_bias) and self.algorithm not in _SELECTING:
+            wanted = 'cluster_embedding' if cluster_embedding else 'size_bias'
+            raise ValueError(f'{self.algorithm} has no clusters: {wanted} is for {", ".join(_SELECTING)}')
         if (cluster_embedding or frame_embedding) and width is None:
             raise ValueError('width=None must be the width of a token when there are embeddings')
 
@@ -106,7 +111,9 @@ class SegmentClustering(nn.Module):
         mask: Tensor | None = None,
         num_prefix_tokens: int = 1,
         grid: tuple[int, int] | None = None,
-    ) -> Tensor:
+        sizes: Tensor | None = None,
+        return_sizes: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Reduces the tokens of a batch of videos. A video's result does not depend on the others or on padding.
 
         With a mask, each video's real frames are split into the segments: a video with fewer real frames than segments
@@ -118,9 +125,11 @@ class SegmentClustering(nn.Module):
             mask: [B, T] bool, True where a frame is real; None if all are.
             num_prefix_tokens: P, 0 or more.
             grid: rows and columns of a frame's patches, L in all; needed by `window`.
+            sizes: [B, T, P+L], how many tokens each stands for already; None for one.
+            return_sizes: return how many each stands for afterwards, too.
 
         Returns:
-            [B, S, P+K, C].
+            [B, S, P+K, C], and with `return_sizes` sizes [B, S, P+K], 1 where a segment is empty.
 
         Raises:
             ValueError: shapes don't fit, a video has no real frame, or, without a mask, there are fewer frames than
@@ -129,19 +138,12 @@ class SegmentClustering(nn.Module):
         self._check_input(tokens, mask, num_prefix_tokens, grid)
         if self.frame_embedding is not None:
             tokens = tokens + self._frame_vectors(tokens, mask)
+        sizes = tokens.new_ones(tokens.shape[:3], dtype=torch.float32) if sizes is None else sizes
         if self.algorithm in _SHIFTING:
-            return self._shift(tokens, mask, num_prefix_tokens)
-        if mask is None and tokens.shape[1] % self.segments == 0:
-            parts = tokens.unflatten(1, (self.segments, -1))
-            return self._reduce(parts.flatten(0, 1), num_prefix_tokens, grid).unflatten(0, parts.shape[:2])
-        frames = tokens.flatten(0, 1)
-        places, reduced = [], []
-        for place, members in group_segments(_mask_of(tokens, mask), self.segments):
-            places.append(place)
-            reduced.append(self._reduce(frames[members], num_prefix_tokens, grid))
-        reduced = torch.cat(reduced)
-        out = reduced.new_zeros(len(tokens) * self.segments, *reduced.shape[1:])
-        return out.index_copy(0, torch.cat(places), reduced).unflatten(0, (len(tokens), self.segments))
+            tokens = self._shift(tokens, mask, num_prefix_tokens)
+        else:
+            tokens, sizes = self._reduce_segments(tokens, sizes, mask, num_prefix_tokens, grid)
+        return (tokens, sizes) if return_sizes else tokens
 
     def segment_mask(self, mask: Tensor) -> Tensor:
         """[B, S] bool, True where a segment has real frames, for a frame mask [B, T]."""
@@ -149,21 +151,53 @@ class SegmentClustering(nn.Module):
             return mask
         return torch.arange(self.segments, device=mask.device) < mask.sum(dim=1, keepdim=True)
 
-    def _reduce(self, tokens: Tensor, num_prefix_tokens: int, grid: tuple[int, int] | None) -> Tensor:
-        """Segments of equal length: [G, F, P+L, C] -> [G, P+K, C]."""
+    def _reduce_segments(
+        self, tokens: Tensor, sizes: Tensor, mask: Tensor | None, prefix: int, grid: tuple[int, int] | None
+    ) -> tuple[Tensor, Tensor]:
+        if mask is None and tokens.shape[1] % self.segments == 0:
+            parts = [x.unflatten(1, (self.segments, -1)).flatten(0, 1) for x in (tokens, sizes)]
+            return tuple(x.unflatten(0, (-1, self.segments)) for x in self._reduce(*parts, prefix, grid))
+        tokens_of, sizes_of = tokens.flatten(0, 1), sizes.flatten(0, 1)
+        groups = group_segments(_mask_of(tokens, mask), self.segments)
+        reduced = [self._reduce(tokens_of[members], sizes_of[members], prefix, grid) for _, members in groups]
+        places = torch.cat([place for place, _ in groups])
+        kept, counts = (torch.cat(parts) for parts in zip(*reduced))
+        segments = len(tokens) * self.segments
+        kept = kept.new_zeros(segments, *kept.shape[1:]).index_copy(0, places, kept)
+        counts = counts.new_ones(segments, counts.shape[1]).index_copy(0, places, counts)
+        return kept.unflatten(0, (-1, self.segments)), counts.unflatten(0, (-1, self.segments))
+
+    def _reduce(
+        self, tokens: Tensor, sizes: Tensor, num_prefix_tokens: int, grid: tuple[int, int] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Segments of equal length: [G, F, P+L, C] and sizes [G, F, P+L] -> [G, P+K, C], [G, P+K]."""
         if self.algorithm == 'pooling':
-            return tokens.mean(dim=1)
+            return tokens.mean(dim=1), sizes.sum(dim=1)
         prefix = tokens[:, :, :num_prefix_tokens].mean(dim=1)
         patches = tokens[:, :, num_prefix_tokens:].flatten(1, 2)
-        if patches.shape[1] <= self.clusters:
-            kept = patches[:, _repeated(patches.shape[1], self.clusters, patches.device)]
-        elif self.algorithm == 'sparse_sampling':
-            kept = patches[:, self._sample(patches.shape[1]).to(patches.device)]
-        else:
-            kept = self._cluster(patches, tokens.shape[1], grid)
+        patch_sizes = sizes[:, :, num_prefix_tokens:].flatten(1, 2)
+        kept, kept_sizes = self._keep(patches, patch_sizes, tokens.shape[1], grid)
         if self.cluster_embedding is not None:
             kept = kept + self.cluster_embedding.to(kept.dtype)
-        return torch.cat((prefix, kept), dim=1)
+        prefix_sizes = sizes[:, :, :num_prefix_tokens].sum(dim=1)
+        return torch.cat((prefix, kept), dim=1), torch.cat((prefix_sizes, kept_sizes), dim=1)
+
+    def _keep(self, patches: Tensor, sizes: Tensor, frames: int, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+        """Few of a segment's patch tokens: [G, N, C] and sizes [G, N] -> [G, K, C], [G, K]."""
+        count = patches.shape[1]
+        if count <= self.clusters:
+            places = _repeated(count, self.clusters, patches.device)
+            return patches[:, places], (sizes / places.bincount())[:, places]
+        if self.algorithm == 'sparse_sampling':
+            parts = torch.arange(count, device=patches.device) * self.clusters // count
+            kept = patches[:, self._sample(count).to(patches.device)]
+            return kept, _member_sums(sizes[:, :, None], parts.expand_as(sizes), self.clusters)[:, :, 0]
+        medoids, labels = self.medoids(patches, frames, grid)
+        kept_sizes = _member_sums(sizes[:, :, None], labels, self.clusters)
+        if self.aggregate == 'medoid':
+            return patches.gather(1, medoids[:, :, None].expand(-1, -1, patches.shape[2])), kept_sizes[:, :, 0]
+        members = _member_sums(torch.ones_like(sizes)[:, :, None], labels, self.clusters)
+        return _member_sums(patches, labels, self.clusters) / members, kept_sizes[:, :, 0]
 
     def _sample(self, tokens: int) -> Tensor:
         """[K] int64: the middle of each of K equal parts, or in training a random place in it."""
@@ -172,12 +206,6 @@ class SegmentClustering(nn.Module):
         # Token t is in part t * K // tokens.
         starts = -(-torch.arange(self.clusters + 1) * tokens // self.clusters)
         return starts[:-1] + (torch.rand(self.clusters, dtype=torch.float64) * starts.diff()).long()
-
-    def _cluster(self, patches: Tensor, frames: int, grid: tuple[int, int] | None) -> Tensor:
-        medoids, labels = self.medoids(patches, frames, grid)
-        if self.aggregate == 'medoid':
-            return patches.gather(1, medoids[:, :, None].expand(-1, -1, patches.shape[2]))
-        return _cluster_means(patches, labels, self.clusters)
 
     def medoids(self, patches: Tensor, frames: int, grid: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Clusters the patch tokens of segments, by 'kmedoids' or 'spectral'.
@@ -243,31 +271,6 @@ class SegmentClustering(nn.Module):
                 raise ValueError(f"clusters={self.clusters} must be at most a segment's number of tokens, {tokens}")
 
 
-def parse_clustering(text: str) -> tuple[SegmentClustering | list[SegmentClustering], int | tuple[int, ...]]:
-    """Reads a plugin such as "SegmentClustering(segments=6, clusters=49, after=6)": the clustering, and after.
-
-    A schedule has sequences: "SegmentClustering(segments=(6, 3), clusters=(49, 49), after=(4, 8))".
-
-    Raises:
-        ValueError: the text isn't a literal call of SegmentClustering, or its options don't fit.
-    """
-    name, positional, options = read_call(text, 'SegmentClustering(segments=6, clusters=49, after=6)')
-    if name != 'SegmentClustering':
-        raise ValueError(f'there is no video plugin {name!r}; there is SegmentClustering')
-    if positional:
-        raise ValueError(f'plugin {text!r} must name its options, as in segments=6')
-    after = options.pop('after', 6)
-    if isinstance(after, int):
-        return call_with(SegmentClustering, options), after
-    stages = {key: options.pop(key) for key in ('segments', 'clusters') if isinstance(options.get(key), (list, tuple))}
-    if any(len(values) != len(after) for values in stages.values()):
-        raise ValueError(f'plugin {text!r} must have as many of {", ".join(stages)} as of after, {len(after)}')
-    return [
-        call_with(SegmentClustering, options | {key: values[i] for key, values in stages.items()})
-        for i in range(len(after))
-    ], tuple(after)
-
-
 def _mask_of(tokens: Tensor, mask: Tensor | None) -> Tensor:
     return tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
 
@@ -283,10 +286,7 @@ def _positions(frames: int, grid: tuple[int, int], patches: Tensor) -> Tensor:
     return torch.cartesian_prod(*ranges)
 
 
-def _cluster_means(patches: Tensor, labels: Tensor, clusters: int) -> Tensor:
-    """[G, K, C]: the mean of each cluster's members."""
-    sums = patches.new_zeros(len(patches), clusters, patches.shape[2])
-    sums = sums.scatter_add(1, labels[:, :, None].expand_as(patches), patches)
-    counts = torch.zeros(labels.shape[0], clusters, dtype=patches.dtype, device=patches.device)
-    counts = counts.scatter_add(1, labels, torch.ones_like(labels, dtype=patches.dtype))
-    return sums / counts[:, :, None]
+def _member_sums(values: Tensor, labels: Tensor, clusters: int) -> Tensor:
+    """[G, K, D]: the sum over each cluster's members of values [G, N, D], for labels [G, N]."""
+    sums = values.new_zeros(len(values), clusters, values.shape[2])
+    return sums.scatter_add(1, labels[:, :, None].expand_as(values), values)

@@ -12,17 +12,28 @@ class SeqTransf(nn.Module):
         layers: number of transformer layers.
         heads: of attention; one for each 64 of the width, and at least one, if None.
         max_frames: longest video, in frames or segments.
+        position_std: of the positions' values at the start. Far below the embeddings' own values, order takes long to
+            be learned.
 
     Raises:
-        ValueError: width is not a multiple of heads.
+        ValueError: width is not a multiple of heads, or position_std is negative.
     """
 
-    def __init__(self, width: int, layers: int = 4, heads: int | None = None, max_frames: int = 128) -> None:
+    def __init__(
+        self,
+        width: int,
+        layers: int = 4,
+        heads: int | None = None,
+        max_frames: int = 128,
+        position_std: float = 0.01,
+    ) -> None:
         super().__init__()
         heads = max(1, width // 64) if heads is None else heads
         if width % heads:
             raise ValueError(f'width={width} must be a multiple of heads={heads}')
-        self.positions = nn.Parameter(0.01 * torch.randn(max_frames, width))
+        if not position_std >= 0:
+            raise ValueError(f'position_std={position_std} must be 0 or more')
+        self.positions = nn.Parameter(position_std * torch.randn(max_frames, width))
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width,

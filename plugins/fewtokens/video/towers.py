@@ -21,6 +21,8 @@ class Tower:
         patch_size: height and width in pixels.
         image_size: the only height and width that the tower takes; None if it takes any.
         patch_dropout: the module that leaves out patches in training, or None.
+        mask_heads: heads of attention, where blocks want a mask for each, [B * heads, N, N]; None where they take
+            whatever broadcasts to [B, heads, N, N].
     """
 
     owner: nn.Module
@@ -30,6 +32,7 @@ class Tower:
     patch_size: tuple[int, int]
     image_size: tuple[int, int] | None
     patch_dropout: nn.Module | None
+    mask_heads: int | None
 
     @property
     def blocks(self) -> nn.ModuleList | nn.Sequential:
@@ -42,13 +45,17 @@ class Tower:
 
     @contextmanager
     def inserted(self, steps: Mapping[int, nn.Module]) -> Iterator[None]:
-        """Runs a step before the block of its index, for the length of a `with`.
+        """Runs a step before the block of its index, and later blocks as it says, for the length of a `with`.
 
         The steps are entries of the owner's list, not hooks on its blocks: gradient checkpointing keeps what it has run
         and runs it again in backward, when other passes have begun and ended.
         """
-        blocks = self.blocks
-        chain = [entry for i, block in enumerate(blocks) for entry in ((steps[i], block) if i in steps else (block,))]
+        blocks, chain, step = self.blocks, [], None
+        for index, block in enumerate(blocks):
+            if index in steps:
+                step = steps[index]
+                chain.append(step)
+            chain.append(block if step is None else step.around(block))
         setattr(
             self.owner, self.name, nn.Sequential(*chain) if isinstance(blocks, nn.Sequential) else type(blocks)(chain)
         )
@@ -77,6 +84,7 @@ def find_tower(visual: nn.Module) -> Tower:
             patch_size=tuple(visual.patch_size),
             image_size=tuple(visual.image_size),
             patch_dropout=visual.patch_dropout,
+            mask_heads=visual.transformer.resblocks[0].attn.num_heads,
         )
     reason = 'it is a convolutional network' if 'ModifiedResNet' in names else 'it has no known blocks'
     raise ValueError(f'the visual tower {names[0]} cannot be used: {reason}. {_FITTING}')
@@ -102,4 +110,5 @@ def _find_in_trunk(trunk: nn.Module) -> Tower:
         patch_size=tuple(embed.patch_size),
         image_size=tuple(embed.img_size) if embed.strict_img_size else None,
         patch_dropout=getattr(trunk, 'patch_drop', None),
+        mask_heads=None,
     )
