@@ -197,7 +197,8 @@ class SegmentClustering(nn.Module):
         if self.aggregate == 'medoid':
             return patches.gather(1, medoids[:, :, None].expand(-1, -1, patches.shape[2])), kept_sizes[:, :, 0]
         members = _member_sums(torch.ones_like(sizes)[:, :, None], labels, self.clusters)
-        return _member_sums(patches, labels, self.clusters) / members, kept_sizes[:, :, 0]
+        means = _member_sums(patches, labels, self.clusters) / members
+        return means.to(patches.dtype), kept_sizes[:, :, 0]
 
     def _sample(self, tokens: int) -> Tensor:
         """[K] int64: the middle of each of K equal parts, or in training a random place in it."""
