@@ -1,3 +1,4 @@
+import copy
 import pickle
 
 import pytest
@@ -61,3 +62,20 @@ def test_bad_settings_are_named():
 def test_positions_start_at_their_deviation():
     assert SeqTransf(64, max_frames=64, position_std=0.5).positions.std().item() == pytest.approx(0.5, rel=0.1)
     assert SeqTransf(64, max_frames=64).positions.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_starts_from_a_text_encoder_as_wide():
+    open_clip = pytest.importorskip('open_clip')
+    text = dict(context_length=6, vocab_size=50, width=32, heads=2, layers=2)
+    vision = dict(layers=1, width=32, head_width=16, patch_size=8, image_size=32)
+    clip = open_clip.CLIP(32, vision, text, quick_gelu=True).eval()
+    model, x = SeqTransf(32, layers=2, heads=2, max_frames=8).eval(), torch.randn(2, 5, 32)
+    assert model.start_from_text(clip)
+    # The text encoder itself, without its causal mask; its norms add 1e-5 to the variance, CLIP4Clip's 1e-12.
+    expected = x + clip.transformer(x + clip.positional_embedding[:5])
+    assert torch.allclose(model(x), expected, atol=1e-3)
+    before = copy.deepcopy(model.state_dict())
+    wider = SeqTransf(64, layers=2, heads=2)
+    assert not wider.start_from_text(clip)
+    clip.token_embedding.weight.data.zero_(), clip.positional_embedding.data.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -74,9 +74,14 @@ class ClipRetrieval(BaseModel):
         return self.encoder.clip
 
     def init_weights(self) -> None:
-        """Loads the pretrained weights that the setting names."""
+        """Loads the pretrained weights that the setting names.
+
+        SeqTransf then starts from the text encoder's, as CLIP4Clip's does, if that is as wide.
+        """
         if self.pretrained:
             load_pretrained(self.clip, self.clip_name, self.pretrained)
+            if self.encoder.temporal is not None:
+                self.encoder.temporal.start_from_text(getattr(self.clip, 'text', self.clip))
             # Once: a runner may ask again.
             self.pretrained = None
 

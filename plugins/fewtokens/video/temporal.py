@@ -68,6 +68,32 @@ class SeqTransf(nn.Module):
             mixed = layer(mixed, src_key_padding_mask=None if mask is None else ~mask)
         return x + mixed
 
+    def start_from_text(self, text: nn.Module) -> bool:
+        """Takes over the first layers and positions of a text transformer, as CLIP4Clip starts from CLIP's.
+
+        Args:
+            text: an open_clip model, or its text tower, with `transformer` and `positional_embedding`.
+
+        Returns:
+            whether it is as wide; if not, nothing is taken over.
+        """
+        positions = text.positional_embedding.detach()
+        if positions.shape[1] != self.positions.shape[1]:
+            return False
+        for layer, block in zip(self.layers, text.transformer.resblocks):
+            parts = (
+                (layer.self_attn, block.attn),
+                (layer.norm1, block.ln_1),
+                (layer.norm2, block.ln_2),
+                (layer.linear1, block.mlp.c_fc),
+                (layer.linear2, block.mlp.c_proj),
+            )
+            for own, other in parts:
+                own.load_state_dict(other.state_dict())
+        count = min(len(positions), len(self.positions))
+        self.positions.data[:count] = positions[:count]
+        return True
+
 
 def _quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
