@@ -177,3 +177,15 @@ def test_make_scenes_is_deterministic(tmp_path):
     assert len(files) == 6 and all(
         (tmp_path / 'a' / f).read_bytes() == (tmp_path / 'b' / f).read_bytes() for f in files
     )
+
+
+def test_draw_training(run, fails, tmp_path):
+    log = tmp_path / 'work/20260101/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('{"step": 10, "loss": 2.0, "lr": 0.1}\n{"step": 10, "mIoU": 40.0}\n')
+    out = tmp_path / 'out/curve.log'
+    assert run('draw_training.py', f'all={tmp_path / "work"}', '--metrics', 'mIoU', '--out', out).returncode == 0
+    assert out.with_name('curve.log.csv').read_text() == 'phase,step,loss,lr,mIoU\nall,10,2,0.1,\nall,10,,,40\n'
+    assert out.with_name('curve.log.png').read_bytes().startswith(b'\x89PNG')
+    fails('draw_training.py', f'{tmp_path}', '--out', out, message='must be a name and a work folder')
+    fails('draw_training.py', f'all={tmp_path / "out"}', '--out', out, message='is no work folder')
