@@ -39,7 +39,7 @@ BENCH_PLUGINS := --plugin "Hourglass(after=10, grid=(28, 28))" \
 	--plugin "SharedUpdate(after=8, grid=(20, 20))" \
 	--plugin "SharedUpdate(after=6, grid=(20, 20))"
 
-bench: bench-float32 bench-bfloat16 bench-swin bench-video
+bench: bench-float32 bench-bfloat16 bench-swin bench-video bench-medoids
 
 bench-swin: $(INSTALLED)
 	$(VENV_PYTHON) tools/benchmark.py configs/hourglass/mask2former_swin-l_coco-instance_12-8x8.py --shape 512 768 \
@@ -47,10 +47,15 @@ bench-swin: $(INSTALLED)
 		--json work_dirs/bench/mask2former_swin-l.json
 
 bench-video: $(INSTALLED)
-	$(VENV_PYTHON) tools/benchmark_video.py --clip ViT-B-32 --training --rounds 5 \
-		--plugin "SegmentClustering(segments=6, clusters=49, after=6)" --json work_dirs/bench/vit-b-32.json
-	$(VENV_PYTHON) tools/benchmark_video.py --clip ViT-B-16 --training --rounds 5 \
-		--plugin "SegmentClustering(segments=4, clusters=160, after=6)" --json work_dirs/bench/vit-b-16.json
+	$(VENV_PYTHON) tools/benchmark_video.py --clip ViT-B-32 --training --rounds 5 --threads 1 \
+		--plugin "SegmentClustering(segments=6, clusters=49, after=6)" \
+		--plugin "SegmentClustering(segments=6, clusters=49, size_bias=True, after=6)" --json work_dirs/bench/vit-b-32.json
+	$(VENV_PYTHON) tools/benchmark_video.py --clip ViT-B-16 --training --rounds 5 --threads 1 \
+		--plugin "SegmentClustering(segments=4, clusters=160, after=6)" \
+		--plugin "SegmentClustering(segments=4, clusters=160, size_bias=True, after=6)" --json work_dirs/bench/vit-b-16.json
+
+bench-medoids: $(INSTALLED)
+	$(VENV_PYTHON) tools/benchmark_medoids.py
 
 bench-%: $(INSTALLED)
 	$(VENV_PYTHON) tools/benchmark.py mmseg::segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512.py \

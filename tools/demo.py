@@ -17,8 +17,9 @@ PLUGINS = [
 ]
 CLIP = ['configs/demo/clip_clips.py', 'configs/demo/clip_clips.pth']
 CLUSTERINGS = [
-    "SegmentClustering(segments=12, clusters=40, metric='cosine', after=4)",
-    "SegmentClustering(segments=12, clusters=32, algorithm='spectral', after=2)",
+    'SegmentClustering(segments=12, clusters=24, size_bias=True, after=2)',
+    'SegmentClustering(segments=12, clusters=24, after=2)',
+    "SegmentClustering(segments=12, clusters=32, algorithm='spectral', aggregate='mean', size_bias=True, after=2)",
 ]
 QUERY = 'a large red square, then two small green stars'
 

@@ -10,6 +10,7 @@ from fewtokens.measure import curve
         ('Hourglass(after=10, grid=(28, 28))', 'Hourglass', '10, (28, 28)'),
         ('SegmentClustering(segments=6, clusters=49, after=6)', 'kmedoids', '6 x 49, 6'),
         ("SegmentClustering(segments=6, clusters=49, algorithm='spectral', after=6)", 'spectral', '6 x 49, 6'),
+        ('SegmentClustering(segments=6, clusters=49, size_bias=True, after=6)', 'kmedoids', '6 x 49, counted, 6'),
         (
             'SegmentClustering(segments=(6, 3), clusters=(49, 49), after=(4, 8))',
             'kmedoids',

@@ -189,3 +189,9 @@ def test_draw_training(run, fails, tmp_path):
     assert out.with_name('curve.log.png').read_bytes().startswith(b'\x89PNG')
     fails('draw_training.py', f'{tmp_path}', '--out', out, message='must be a name and a work folder')
     fails('draw_training.py', f'all={tmp_path / "out"}', '--out', out, message='is no work folder')
+
+
+def test_benchmark_medoids(run, fails):
+    result = run('benchmark_medoids.py', '--shape', 2, 20, 8, '--clusters', 5, '--rounds', 1)
+    assert result.returncode == 0 and 'the medoids are the same' in result.out
+    fails('benchmark_medoids.py', '--shape', 2, 20, 8, '--clusters', 21, message='number of tokens, 20')

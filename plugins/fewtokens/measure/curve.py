@@ -99,6 +99,12 @@ def _short(name: str) -> str:
     """The settings of a plugin without their names, for a label in a plot."""
     settings = name.partition('(')[2].removesuffix(')')
     settings = re.sub(r"(, )?algorithm='\w+'", '', settings).replace('segments=', '').replace(', clusters=', ' x ')
-    for long, short in (('after=', ''), ('grid=', ''), ('temperature=', 'T=')):
+    for long, short in (
+        ('after=', ''),
+        ('grid=', ''),
+        ('temperature=', 'T='),
+        ('size_bias=True', 'counted'),
+        ("aggregate='mean'", 'means'),
+    ):
         settings = settings.replace(long, short)
     return settings or name
