@@ -9,7 +9,7 @@ import fewtokens
 from fewtokens.measure.files import write_json, write_whole
 from fewtokens.measure.macs import count_macs
 from fewtokens.measure.memory import MIB, peak_mib
-from fewtokens.measure.table import format_table
+from fewtokens.measure.table import format_gmacs, format_table
 from fewtokens.measure.timing import time_interleaved
 from fewtokens.measure.variants import FUSED, HALF, HOST, benchmark_rows, count_rows, make_variants
 
@@ -107,3 +107,12 @@ def test_an_old_file_survives_a_failed_write(tmp_path, failure):
     with pytest.raises(type(failure)):
         write_whole(path, write)
     assert json.loads(path.read_text()) == dict(rows=[1]) and list(tmp_path.iterdir()) == [path]
+
+
+def test_gmacs_of_small_and_large_models():
+    assert [format_gmacs(macs) for macs in (660_123_000_000, 1_000_000_000, 4_201_000, 0)] == [
+        '660.12',
+        '1.00',
+        '0.0042',
+        '0',
+    ]

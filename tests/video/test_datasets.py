@@ -199,6 +199,25 @@ def test_wrong_json(msrvtt, content):
         build('MSRVTT', msrvtt, 'train')
 
 
+@pytest.mark.parametrize(
+    'kind, name, content, message',
+    [
+        ('ActivityNet', 'val_1.json', '{"v_a": {"sentence": []}}', "entry 'v_a' has no 'sentences' that is a list"),
+        ('ActivityNet', 'val_1.json', '{"v_a": ["b"]}', "entry 'v_a'"),
+        ('ActivityNet', 'val_1.json', '5', 'is not a dict'),
+        ('DiDeMo', 'test_data.json', '[{"video": "a.mp4", "description": null}]', "entry 0 has no 'description'"),
+        ('MSRVTT', 'MSRVTT_data.json', '{"videos": [{"video_id": "a"}], "sentences": []}', "entry 0 has no 'split'"),
+        ('MSRVTT', 'MSRVTT_data.json', '{"videos": [], "sentences": ["a"]}', "entry 0 has no 'video_id'"),
+    ],
+)
+def test_wrong_entries(tmp_path, kind, name, content, message):
+    (tmp_path / DATASETS.get(kind).VIDEOS).mkdir()
+    (tmp_path / name).write_text(content)
+    options = dict(protocol='full') if kind == 'MSRVTT' else {}
+    with pytest.raises(ValueError, match=f'{name}.* {message}'):
+        build(kind, tmp_path, **options)
+
+
 MISSING = dict(
     MSRVTT=('MSRVTT_JSFUSION_test.csv', 'msrvtt_data.zip'),
     MSVD=('test_list.txt', 'msvd_data.zip'),

@@ -76,13 +76,19 @@ def _draw_objects(image: np.ndarray, objects: InstanceData, size: Any, metainfo:
     return _draw(image, 'instances', drawn, metainfo)
 
 
+def with_colour_tuples(metainfo: dict[str, Any]) -> dict[str, Any]:
+    """For mmdet's visualizer, which takes colours as tuples alone: configs have lists."""
+    if 'palette' not in metainfo:
+        return metainfo
+    return {**metainfo, 'palette': [tuple(colour) for colour in metainfo['palette']]}
+
+
 def _draw(image: np.ndarray, kind: str, drawn: Any, metainfo: dict[str, Any]) -> np.ndarray:
     from mmdet.structures import DetDataSample
     from mmdet.visualization import DetLocalVisualizer
 
     visualizer = DetLocalVisualizer(line_width=2, alpha=0.6)
-    # Configs have colours as lists, which the visualizer does not take.
-    visualizer.dataset_meta = {**metainfo, 'palette': [tuple(colour) for colour in metainfo['palette']]}
+    visualizer.dataset_meta = with_colour_tuples(metainfo)
     sample = DetDataSample()
     # Truth and prediction are drawn alike, but for scores.
     setattr(sample, f'gt_{kind}', drawn)

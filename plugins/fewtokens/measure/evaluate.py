@@ -17,8 +17,10 @@ from ..openmmlab.distributed import log_in_one_process
 from ..openmmlab.hook import FewTokensHook
 from ..openmmlab.model import load_weights, unwrap
 from ..video.clustered import Clustered, find_encoder, own_clustering
+from .drawing import with_colour_tuples
 from .macs import count_macs
 from .metrics import HEADLINES, in_percent, use_our_metrics
+from .table import format_gmacs
 from .variants import HOST, Variant, count_rows_cheaply
 
 VIDEOS = 'mmengine'
@@ -96,9 +98,8 @@ def _draw_predictions(config: Config, folder: Path) -> None:
         config.test_evaluator = [*list_evaluators(config.test_evaluator), page]
         return
     if scope == 'mmdet':
-        metainfo = config.test_dataloader.dataset.get('metainfo') or {}
-        if 'palette' in metainfo:  # the visualizer takes colours as tuples alone
-            metainfo['palette'] = [tuple(colour) for colour in metainfo['palette']]
+        dataset = config.test_dataloader.dataset
+        dataset.metainfo = with_colour_tuples(dataset.get('metainfo') or {})
         drawing = {'type': 'DetVisualizationHook', **hooks.get('visualization', {}), 'test_out_dir': str(folder)}
         config.visualizer = config.get('visualizer') or dict(type='DetLocalVisualizer', name='visualizer')
     else:
@@ -115,7 +116,7 @@ def effect(reduction: Reduction | Clustered, model: nn.Module, image: Tensor | N
     before, after = reduction.token_counts
     unchanged = f', {reduction.skipped} unchanged' if reduction.skipped else ''
     host, reduced = _clustered_macs(reduction, model) if image is None else _reduced_macs(reduction, model, image)
-    saved = f'{host / 1e9:.2f} GMACs became {reduced / 1e9:.2f}, {1 - reduced / host:.0%} saved'
+    saved = f'{format_gmacs(host)} GMACs became {format_gmacs(reduced)}, {1 - reduced / host:.0%} saved'
     return (
         f'{reduction.reducer}: {before} tokens became {after} after block {reduction.reducer.after} in '
         f'{reduction.passes} passes{unchanged}; {saved}'

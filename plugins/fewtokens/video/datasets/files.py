@@ -46,11 +46,18 @@ def read_json(path: Path, kind: type, fields: tuple[str, ...] = ()) -> Any:
         content = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise ValueError(f'{path} is damaged, or no JSON file: {error}') from error
-    missing = [name for name in fields if name not in content]
-    if not isinstance(content, kind) or not content or missing:
+    if not isinstance(content, kind) or not content or any(name not in content for name in fields):
         wanted = f'a {kind.__name__}{f" with {chr(44).join(fields)}" if fields else ""}'
         raise ValueError(f'{path} is not {wanted}: is it the right file?')
     return content
+
+
+def check_entries(path: Path, entries: Iterable[tuple[Any, Any]], **fields: type) -> None:
+    """Raises a ValueError where one of a file's (number or name, entry) is no dict with the fields, of their types."""
+    for key, entry in entries:
+        for name, kind in fields.items():
+            if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
+                raise ValueError(f'{path}: entry {key!r} has no {name!r} that is a {kind.__name__}')
 
 
 def read_pickle(path: Path) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from mmengine.registry import DATASETS
 
 from .base import Captions, RetrievalDataset
-from .files import group, read_csv, read_json
+from .files import check_entries, group, read_csv, read_json
 
 
 @DATASETS.register_module()
@@ -55,6 +55,8 @@ class MSRVTT(RetrievalDataset):
             rows = read_csv(self.file(self.TEST), ('video_id', 'sentence'))
             return group((row['video_id'], row['sentence']) for row in rows)
         data = read_json(self.file(self.DATA), dict, ('videos', 'sentences'))
+        check_entries(self.file(self.DATA), enumerate(data['videos']), video_id=str, split=str)
+        check_entries(self.file(self.DATA), enumerate(data['sentences']), video_id=str, caption=str)
         chosen = self._chosen({video['video_id']: video['split'] for video in data['videos']})
         if not chosen:
             raise ValueError(f'{self.file(self.DATA)} has no video for the {self.split} split of {self.protocol}')

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.registry import DATASETS
 
 from .base import Captions, RetrievalDataset
-from .files import group, read_json
+from .files import check_entries, group, read_json
 
 
 @DATASETS.register_module()
@@ -30,7 +30,9 @@ class ActivityNet(RetrievalDataset):
         return [self.file('val_1.json' if self.split == 'test' else 'train.json')]
 
     def captions(self) -> Captions:
-        entries = read_json(*self.annotations(), dict)
+        (path,) = self.annotations()
+        entries = read_json(path, dict)
+        check_entries(path, entries.items(), sentences=list)
         paragraphs = {video: [_paragraph(entry['sentences'])] for video, entry in entries.items()}
         if self.split in ('test', 'trainval'):
             return paragraphs
@@ -56,7 +58,9 @@ class DiDeMo(RetrievalDataset):
         return [self.file(f'{self.split}_data.json')]
 
     def captions(self) -> Captions:
-        moments = read_json(*self.annotations(), list)
+        (path,) = self.annotations()
+        moments = read_json(path, list)
+        check_entries(path, enumerate(moments), video=str, description=str)
         grouped = group((moment['video'], moment['description']) for moment in moments)
         return {video: [_paragraph(texts)] for video, texts in grouped.items()}
 
