@@ -41,6 +41,8 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     config = load_config(args.config, args.cfg_options)
+    if config.model.type == 'ClipRetrieval':
+        raise ValueError(f'{args.config} is of videos: tools/benchmark_video.py measures those')
     variants = make_variants(choose_reducers(config, args.plugin))
     device = 'meta' if args.macs_only else args.device
     model = build_model(config, args.checkpoint, device)

@@ -17,7 +17,7 @@ from fewtokens.video.clustered import VideoPlugin
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--clip', default='ViT-B-32', help="a model of open_clip's, by its name")
+    parser.add_argument('--clip', default='ViT-B-32', help="a model of open_clip's, by name or a config file")
     add_plugin_options(parser)
     parser.add_argument('--frames', type=at_least(1), default=12, help='of each clip')
     parser.add_argument('--batch', type=at_least(1), default=2, help='clips')
@@ -33,7 +33,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     variants = make_variants({text: VideoPlugin.parse(text) for text in args.plugin})
     dtype = getattr(torch, args.dtype)
-    encoder = VideoEncoder(build_clip(args.clip).visual).to(args.device, dtype).eval()
+    clip = build_clip(config=args.clip) if args.clip.endswith('.json') else build_clip(args.clip)
+    encoder = VideoEncoder(clip.visual).to(args.device, dtype).eval()
     size = encoder.visual.image_size
     video = torch.randn(args.batch, args.frames, 3, *size, dtype=dtype, device=args.device)
     rows = benchmark_rows(encoder, variants, video, args.rounds, args.warmup)

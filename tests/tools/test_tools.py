@@ -195,3 +195,21 @@ def test_benchmark_medoids(run, fails):
     result = run('benchmark_medoids.py', '--shape', 2, 20, 8, '--clusters', 5, '--rounds', 1)
     assert result.returncode == 0 and 'the medoids are the same' in result.out
     fails('benchmark_medoids.py', '--shape', 2, 20, 8, '--clusters', 21, message='number of tokens, 20')
+
+
+def test_benchmark_video(run, fails, tmp_path):
+    demo = Path(__file__).parents[2] / 'configs/demo'
+    clip, out = demo / 'clip_clips.json', tmp_path / 'figures.json'
+    plugins = [f'SegmentClustering(segments=2, clusters=9, size_bias={on}, after=3)' for on in (True, False)]
+    options = [part for plugin in plugins for part in ('--plugin', plugin)]
+    args = ['--clip', clip, *options, '--frames', 4, '--rounds', 1, '--warmup', 0, '--training', '--json', out]
+    result = run('benchmark_video.py', *args)
+    assert result.returncode == 0, result.err
+    rows = json.loads(out.read_text())['rows']
+    host, fused, counted, plain = (row['macs'] for row in rows)
+    # Half of the frames' tokens in the blocks before, two segments of 10 tokens after.
+    assert host == fused > counted == plain > host / 2
+    assert rows[0]['training_peak_mib'] > rows[2]['training_peak_mib']
+    fails('benchmark_video.py', '--clip', 'ViT-Z', message="open_clip has no model 'ViT-Z'")
+    fails('benchmark_video.py', '--clip', str(tmp_path / 'no.json'), message='there is no model config')
+    fails('benchmark.py', demo / 'clip_clips.py', message='tools/benchmark_video.py measures those')
