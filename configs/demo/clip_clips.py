@@ -1,7 +1,7 @@
 """A small CLIP on procedural clips, second phase: several frames a clip, from the checkpoint of the first phase.
 
 python tools/make_clips.py data/events --kind events --training 7000 --validation 200 --test 0
-python tools/make_clips.py data/clips --training 4000 --validation 200 --test 300
+python tools/make_clips.py data/clips --training 4000 --validation 200 --test 1000
 python tools/train.py configs/demo/clip_clips-events.py
 python tools/train.py configs/demo/clip_clips.py
 
