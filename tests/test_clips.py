@@ -165,24 +165,29 @@ def test_the_model_takes_the_tokenizer_beside_its_config():
     assert model.encode_text(['two large red rings, then a small starry cross']).shape == (1, 128)
 
 
-def direction(videos, texts):
+CAPTIONS = ('a red ring moves upwards', 'a star, then a ring', 'a red ring moves downwards', 'a ring, then a star')
+
+
+def direction(videos, texts, captions=CAPTIONS):
     metric = METRICS.build(dict(type='DirectionMetric'))
     samples = [
-        BaseDataElement(video_id=name, video_embedding=video, text_embeddings=text[None]).to_dict()
-        for name, video, text in zip(('a', 'b-reversed', 'a-reversed', 'b'), videos, texts)
+        BaseDataElement(video_id=name, video_embedding=video, text_embeddings=text[None], texts=[caption]).to_dict()
+        for name, video, text, caption in zip(('a', 'b-reversed', 'a-reversed', 'b'), videos, texts, captions)
     ]
     metric.process(None, samples)
-    return metric.evaluate(len(samples))['direction']
+    return metric.evaluate(len(samples))
 
 
 def test_direction_metric():
     one_hot = torch.eye(4)
-    assert direction(one_hot, one_hot) == 100
-    assert direction(one_hot, one_hot[[2, 1, 0, 3]]) == 50
-    assert direction(one_hot, one_hot[[2, 3, 0, 1]]) == 0
-    assert direction(torch.ones(4, 4), one_hot) == 50
+    assert direction(one_hot, one_hot) == dict(direction=100, direction_of_motion=100, order_of_events=100)
+    assert direction(one_hot, one_hot[[2, 1, 0, 3]]) == dict(direction=50, direction_of_motion=0, order_of_events=100)
+    assert direction(one_hot, one_hot[[2, 3, 0, 1]]) == dict(direction=0, direction_of_motion=0, order_of_events=0)
+    assert direction(torch.ones(4, 4), one_hot) == dict(direction=50, direction_of_motion=50, order_of_events=50)
+    assert direction(one_hot, one_hot, CAPTIONS[1:2] * 4) == dict(direction=100, order_of_events=100)
     metric = METRICS.build(dict(type='DirectionMetric'))
-    metric.process(None, [dict(video_id='a', video_embedding=one_hot[0], text_embeddings=one_hot[:1])])
+    sample = dict(video_id='a', video_embedding=one_hot[0], text_embeddings=one_hot[:1], texts=['a'])
+    metric.process(None, [sample])
     with pytest.raises(ValueError, match='reverse'):
         metric.evaluate(1)
 

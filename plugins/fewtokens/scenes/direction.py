@@ -1,12 +1,14 @@
 """Whether a model tells a clip from its reverse. A config names this module in `custom_imports`."""
 
 from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
+from .clips import MOTIONS
 from .msrvtt import REVERSED
 
 
@@ -14,7 +16,8 @@ from .msrvtt import REVERSED
 class DirectionMetric(BaseMetric):
     """`direction`: percent of captions that are nearer to their clip than to its reverse. Chance, and ties, are 50.
 
-    For clips of `tools/make_clips.py --kind order`, and ClipRetrieval's data samples, each with one text.
+    `direction_of_motion` and `order_of_events` are those of the captions that differ in the one or the other, where
+    there are any. For clips of `tools/make_clips.py --kind order`, and ClipRetrieval's data samples with one text each.
 
     Raises:
         ValueError: a clip is without its reverse.
@@ -24,23 +27,23 @@ class DirectionMetric(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
-            video, (text,) = sample['video_embedding'], sample['text_embeddings']
-            self.results.append((sample['video_id'], video.float().cpu(), text.float().cpu()))
+            video, (text,), (caption,) = sample['video_embedding'], sample['text_embeddings'], sample['texts']
+            moves = any(caption.endswith(motion) for motion in MOTIONS)
+            self.results.append((sample['video_id'], video.float().cpu(), text.float().cpu(), moves))
 
-    def compute_metrics(self, results: list[tuple[str, torch.Tensor, torch.Tensor]]) -> dict[str, float]:
-        clips = {name: (video, text) for name, video, text in results}
+    def compute_metrics(self, results: list[tuple[str, torch.Tensor, torch.Tensor, bool]]) -> dict[str, float]:
+        clips = {name: clip for name, *clip in results}
         pairs = [(name, name + REVERSED) for name in clips if not name.endswith(REVERSED)]
         lone = {name for pair in pairs for name in pair} ^ set(clips)
         if lone or not pairs:
             raise ValueError(f'{min(lone, default="the test set")!r} has no clip with its reverse')
-        leads = torch.stack(
-            [text @ (own - other) for pair in pairs for own, other, text in _both(*(clips[name] for name in pair))]
-        )
+        leads, moves = [], []
+        for pair in pairs:
+            for (video, text, moving), (other, _, _) in permutations(clips[name] for name in pair):
+                leads.append(text @ (video - other))
+                moves.append(moving)
+        leads, moves = torch.stack(leads), torch.tensor(moves)
         # What rounding makes of equal embeddings is no lead.
-        right = (leads > 1e-6).double() + (leads.abs() <= 1e-6).double() / 2
-        return dict(direction=100 * right.mean().item())
-
-
-def _both(first: tuple, second: tuple) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """A clip's embedding, its reverse's, and its text's, for both of a pair."""
-    return [(first[0], second[0], first[1]), (second[0], first[0], second[1])]
+        right = 100 * ((leads > 1e-6).double() + (leads.abs() <= 1e-6).double() / 2)
+        parts = dict(direction=right, direction_of_motion=right[moves], order_of_events=right[~moves])
+        return {name: part.mean().item() for name, part in parts.items() if len(part)}
