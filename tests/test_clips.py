@@ -18,6 +18,7 @@ from fewtokens.openmmlab.model import build_model
 from fewtokens.scenes import captions, load_textures
 from fewtokens.scenes.clips import FILLS, FRAMES, MOTIONS, SHAPES, compose_clip, draw_group, render_clip, reverse_clip
 from fewtokens.scenes.msrvtt import REVERSED, describe, write_msrvtt
+from fewtokens.video import SegmentClustering
 from fewtokens.video.datasets import MSRVTT
 from fewtokens.video.decode import open_video
 from fewtokens.video.metrics import retrieval_metrics
@@ -168,11 +169,11 @@ def test_the_model_takes_the_tokenizer_beside_its_config():
 CAPTIONS = ('a red ring moves upwards', 'a star, then a ring', 'a red ring moves downwards', 'a ring, then a star')
 
 
-def direction(videos, texts, captions=CAPTIONS):
+def direction(videos, texts, captions=CAPTIONS, names=('a', 'b-reversed', 'a-reversed', 'b')):
     metric = METRICS.build(dict(type='DirectionMetric'))
     samples = [
         BaseDataElement(video_id=name, video_embedding=video, text_embeddings=text[None], texts=[caption]).to_dict()
-        for name, video, text, caption in zip(('a', 'b-reversed', 'a-reversed', 'b'), videos, texts, captions)
+        for name, video, text, caption in zip(names, videos, texts, captions)
     ]
     metric.process(None, samples)
     return metric.evaluate(len(samples))
@@ -192,15 +193,47 @@ def test_direction_metric():
         metric.evaluate(1)
 
 
+def render(kind, number, textures):
+    """A held-out clip of twelve frames, and perhaps its reverse: ids, videos and captions."""
+    drawn = list(describe(kind, 'test', number, seed=7))
+    videos = [torch.from_numpy(render_clip(clip, textures)[1::2]).permute(0, 3, 1, 2) for _, clip, _ in drawn]
+    return [(name, video, text) for (name, _, (text,)), video in zip(drawn, videos)]
+
+
 def test_the_shipped_weights_find_clips(textures):
     """Among 40 clips that no training has seen; chance is 2.5."""
-    config = load_config(DEMO / 'clip_clips.py')
-    model = build_model(config, str(DEMO / 'clip_clips.pth'), 'cpu').eval()
-    drawn = [next(describe('clips', 'test', number, seed=7)) for number in range(40)]
-    clips = [torch.from_numpy(render_clip(clip, textures)[1::2]).permute(0, 3, 1, 2) for _, clip, _ in drawn]
+    model = build_model(load_config(DEMO / 'clip_clips.py'), str(DEMO / 'clip_clips.pth'), 'cpu').eval()
+    _, clips, captions = zip(*(clip for number in range(40) for clip in render('clips', number, textures)))
+    few = {
+        (algorithm, counted): SegmentClustering(12, 24, algorithm, 'mean', size_bias=counted)
+        for algorithm in ('kmedoids', 'spectral')
+        for counted in (True, False)
+    }
     with torch.inference_mode():
-        texts = model.encode_text([text for _, _, (text,) in drawn])
-        every, one = (
-            retrieval_metrics(texts @ model.encode_video(videos).T)['R@1'] for videos in (clips, [c[:1] for c in clips])
-        )
-    assert every > 70 and one < every - 15
+        texts = model.encode_text(captions)
+        every, one = (model.encode_video(videos) for videos in (clips, [clip[:1] for clip in clips]))
+        clustered = {}
+        for settings, clustering in few.items():
+            with model.encoder.using(clustering, 2):
+                clustered[settings] = model.encode_video(clips)
+    host = retrieval_metrics(texts @ every.T)['R@1']
+    assert host > 70 and retrieval_metrics(texts @ one.T)['R@1'] < host - 15
+    change = {settings: 1 - (videos * every).sum(dim=1).mean() for settings, videos in clustered.items()}
+    for algorithm in ('kmedoids', 'spectral'):
+        # One clip of the forty is 2.5 points.
+        assert abs(retrieval_metrics(texts @ clustered[algorithm, True].T)['R@1'] - host) <= 5
+        assert change[algorithm, True] < 0.015 and change[algorithm, True] < change[algorithm, False]
+    assert change['kmedoids', True] < change['kmedoids', False] / 5
+
+
+def test_the_shipped_weights_tell_the_order_of_events(textures):
+    config = load_config(DEMO / 'clip_clips-seqtransf.py')
+    model = build_model(config, str(DEMO / 'clip_clips-seqtransf.pth'), 'cpu').eval()
+    names, clips, captions = zip(*(clip for number in range(20) for clip in render('order', number, textures)))
+    with torch.inference_mode():
+        texts = model.encode_text(captions)
+        every = model.encode_video([clip[::2] for clip in clips])
+        model.encoder.temporal = None
+        pooled = model.encode_video([clip[::2] for clip in clips])
+    assert direction(every, texts, captions, names)['order_of_events'] > 90
+    assert direction(pooled, texts, captions, names)['order_of_events'] < 70
