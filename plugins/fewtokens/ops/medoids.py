@@ -113,7 +113,7 @@ def _nearest(distances: Tensor, medoids: Tensor) -> Tensor:
 
 def _best_members(distances: Tensor, labels: Tensor, k: int) -> Tensor:
     """[B, k]: of each cluster, the member with the smallest sum of distances to the cluster's members."""
-    sums = (distances * (labels[:, :, None] == labels[:, None, :])).sum(dim=2)
+    sums = torch.where(labels[:, :, None] == labels[:, None, :], distances, 0).sum(dim=2)
     best = sums.new_full((len(labels), k), torch.inf)
     best.scatter_reduce_(1, labels, sums, 'amin')
     # Of equals the first: the smallest index among the members that reach the cluster's minimum.
