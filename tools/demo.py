@@ -19,7 +19,8 @@ CLIP = ['configs/demo/clip_clips.py', 'configs/demo/clip_clips.pth']
 CLUSTERINGS = [
     'SegmentClustering(segments=12, clusters=24, size_bias=True, after=2)',
     'SegmentClustering(segments=12, clusters=24, after=2)',
-    "SegmentClustering(segments=12, clusters=32, algorithm='spectral', aggregate='mean', size_bias=True, after=2)",
+    "SegmentClustering(segments=12, clusters=24, algorithm='spectral', aggregate='mean', normalize=True, sigma=0.5, "
+    'size_bias=True, after=2)',
 ]
 QUERY = 'a large red square, then two small green stars'
 
@@ -46,7 +47,7 @@ def retrieval() -> None:
     clips, index = 'data/demo_clips', ['--index', 'work_dirs/demo/index']
     tool('make_clips.py', clips, '--test', '200', '--processes', '2')
     data = ['--cfg-options', f'test_dataloader.dataset.data_root={clips}']
-    options = [*data, '--rounds', '6', '--out', 'work_dirs/demo/retrieval']
+    options = [*data, '--batch', '20', '--rounds', '6', '--out', 'work_dirs/demo/retrieval']
     tool('tradeoff.py', *CLIP, *plugin_options(CLUSTERINGS), *options)
     model = ['--config', CLIP[0], '--checkpoint', CLIP[1], '--plugin', CLUSTERINGS[0]]
     tool('search_videos.py', 'index', f'{clips}/MSRVTT_Videos', *model, *index)

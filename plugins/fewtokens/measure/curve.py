@@ -105,6 +105,7 @@ def _short(name: str) -> str:
         ('temperature=', 'T='),
         ('size_bias=True', 'counted'),
         ("aggregate='mean'", 'means'),
+        ('normalize=True', 'normalised'),
     ):
         settings = settings.replace(long, short)
     return settings or name
