@@ -54,9 +54,14 @@ def draw_curve(rows: list[dict[str, Any]], headline: str) -> bytes:
     labels = 'segments x clusters, after' if any(row['name'].startswith(VIDEO) for row in rows) else 'after, grid'
     close_up.set_title(f'within {NEAR} points of the host; labels are {labels}', fontsize=10)
     all_rows.legend(fontsize=9)
+    return as_png(figure, dpi=140)
+
+
+def as_png(figure: Any, dpi: int) -> bytes:
+    """A finished figure of matplotlib, which is closed."""
     figure.tight_layout()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=140)
+    figure.savefig(buffer, format='png', dpi=dpi)
     plt.close(figure)
     return buffer.getvalue()
 

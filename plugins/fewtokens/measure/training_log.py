@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib import pyplot as plt
 
-matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402
+from .curve import as_png
 
 
 def read_log(work_dir: str | Path) -> list[dict[str, Any]]:
@@ -66,11 +65,7 @@ def draw_log(phases: Mapping[str, Sequence[dict[str, Any]]], metrics: Sequence[s
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=9)
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=100)
-    plt.close(figure)
-    return buffer.getvalue()
+    return as_png(figure, dpi=100)
 
 
 def _line(axes: Any, rows: Sequence[dict[str, Any]], name: str, start: int, **style: Any) -> None:
