@@ -30,7 +30,8 @@ def parse_args() -> argparse.Namespace:
     index.add_argument('--clip', help="instead of a config: a model of open_clip; ViT-B-32 with OpenAI's weights if "
                        'neither is given')  # fmt: skip
     index.add_argument('--pretrained', help="its weights: one of open_clip's tags, or a file")
-    text = 'clusters tokens, such as "SegmentClustering(segments=6, clusters=49, after=6)"; may be repeated'
+    example = 'SegmentClustering(segments=12, clusters=24, size_bias=True, after=6)'
+    text = f'clusters tokens, such as "{example}"; may be repeated'
     index.add_argument('--plugin', action='append', default=[], help=text)
     index.add_argument('--batch', type=at_least(1), default=8, help='videos encoded together')
     index.add_argument('--workers', type=at_least(0), default=2, help='processes that decode')
