@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .medoids import choose_medoids, pairwise_distances
+from .medoids import choose_medoids
 from .precision import in_float32
 
 
@@ -89,15 +89,15 @@ def _within(positions: Tensor, window: float | tuple[float, ...]) -> Tensor:
 
 def _heat(x: Tensor, near: Tensor, sigma: float) -> Tensor:
     """[B, N, N]: the heat kernel's weights divided by the square roots of both points' sums."""
-    logits = pairwise_distances(x).square_().div_(-2 * sigma**2).masked_fill_(~near, -torch.inf)
+    logits = _squared_distances(x).div_(-2 * sigma**2).masked_fill_(~near, -torch.inf)
     # By logarithms: far apart, as tokens are, all of a point's weights may be too small for a float.
     half = logits.logsumexp(dim=2).clamp_min(torch.finfo(x.dtype).min) / 2
-    return (logits - half[:, :, None] - half[:, None, :]).exp_()
+    return logits.sub_(half[:, :, None]).sub_(half[:, None, :]).exp_()
 
 
 def _neighbours(x: Tensor, near: Tensor, knn: int) -> Tensor:
     """[B, N, N]: the symmetrised nearest-neighbour graph, divided by the square roots of both points' sums."""
-    distances = pairwise_distances(x).masked_fill_(~near, torch.inf)
+    distances = _squared_distances(x).masked_fill_(~near, torch.inf)
     nearest = distances.topk(min(knn, x.shape[1] - 1), largest=False)
     linked = torch.zeros_like(distances).scatter_(2, nearest.indices, nearest.values.isfinite().to(x.dtype))
     weights = (linked + linked.transpose(1, 2)) / 2
@@ -110,22 +110,25 @@ def _smallest_eigenvectors(affinity: Tensor, linked: Tensor, k: int) -> Tensor:
     """[B, N, k]: of the Laplacian 1 - affinity; a point that isn't linked [B, N] is a component of its own."""
     laplacian = -affinity
     laplacian.diagonal(dim1=1, dim2=2).add_(linked)
-    return torch.stack([_lowest(sample, k) for sample in laplacian])
-
-
-def _lowest(matrix: Tensor, k: int) -> Tensor:
-    """[N, k]: the eigenvectors of smallest eigenvalue."""
     # LAPACK's solver for some of them, which torch doesn't have, is faster from about here on.
-    if matrix.device.type == 'cpu' and len(matrix) >= 256 and 5 * k <= len(matrix):
+    if laplacian.device.type == 'cpu' and laplacian.shape[1] >= 256 and 5 * k <= laplacian.shape[1]:
         try:
             from scipy.linalg import eigh
         except ImportError:
             pass
         else:
-            return torch.from_numpy(eigh(matrix.numpy(), subset_by_index=(0, k - 1), check_finite=False)[1])
-    return torch.linalg.eigh(matrix).eigenvectors[:, :k]
+            lowest = dict(subset_by_index=(0, k - 1), check_finite=False)
+            return torch.stack([torch.from_numpy(eigh(sample.numpy(), **lowest)[1]) for sample in laplacian])
+    return torch.linalg.eigh(laplacian).eigenvectors[:, :, :k]
 
 
 def _rounded_distances(rows: Tensor) -> Tensor:
     """[B, N, N]: distances whose squares are rounded far above the solver's noise, so that equal ones are equal."""
-    return (pairwise_distances(rows).square_() * 2**20).round_().div_(2**20).sqrt_().float()
+    return _squared_distances(rows).mul_(2**20).round_().div_(2**20).sqrt_().float()
+
+
+def _squared_distances(x: Tensor) -> Tensor:
+    """[B, N, N] of points in float64, whose rounding is far below what counts here."""
+    squares = x.square().sum(dim=2)
+    products = x @ x.transpose(1, 2)
+    return products.mul_(-2).add_(squares[:, :, None]).add_(squares[:, None, :]).clamp_min_(0)
