@@ -76,6 +76,6 @@ def test_starts_from_a_text_encoder_as_wide():
     assert torch.allclose(model(x), expected, atol=1e-3)
     before = copy.deepcopy(model.state_dict())
     wider = SeqTransf(64, layers=2, heads=2)
-    assert not wider.start_from_text(clip)
+    assert not wider.start_from_text(clip) and not model.start_from_text(torch.nn.Identity())
     clip.token_embedding.weight.data.zero_(), clip.positional_embedding.data.zero_()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from .temporal import PARTS
+
 PUBLISHED = 'clip.visual.conv1.weight'
 """A key that CLIP4Clip's and CenterCLIP's checkpoints have."""
 
@@ -12,10 +14,10 @@ _RULES = (
     (r'clip\.(visual|transformer|token_embedding|ln_final)\.(?!conv2|.*\.cluster)', r'encoder.clip.\1.'),
     (r'clip\.(positional_embedding|text_projection|logit_scale)$', r'encoder.clip.\1'),
     (r'frame_position_embeddings\.weight$', 'encoder.temporal.positions'),
-    (r'transformerClip\.resblocks\.(\d+)\.attn\.', r'encoder.temporal.layers.\1.self_attn.'),
-    (r'transformerClip\.resblocks\.(\d+)\.ln_([12])\.', r'encoder.temporal.layers.\1.norm\2.'),
-    (r'transformerClip\.resblocks\.(\d+)\.mlp\.c_fc\.', r'encoder.temporal.layers.\1.linear1.'),
-    (r'transformerClip\.resblocks\.(\d+)\.mlp\.c_proj\.', r'encoder.temporal.layers.\1.linear2.'),
+    *(
+        (rf'transformerClip\.resblocks\.(\d+)\.{re.escape(part)}\.', rf'encoder.temporal.layers.\1.{name}.')
+        for part, name in PARTS.items()
+    ),
 )
 # Sizes that OpenAI's files carry beside the weights, and the graph mask that a spectral clustering gets from its
 # settings.

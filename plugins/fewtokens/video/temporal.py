@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+PARTS = {'attn': 'self_attn', 'ln_1': 'norm1', 'ln_2': 'norm2', 'mlp.c_fc': 'linear1', 'mlp.c_proj': 'linear2'}
+"""What CLIP's transformer calls the parts of a layer, and torch's own."""
+
 
 class SeqTransf(nn.Module):
     """Learned positions and a transformer over a video's frame embeddings, added to them.
@@ -72,26 +75,19 @@ class SeqTransf(nn.Module):
         """Takes over the first layers and positions of a text transformer, as CLIP4Clip starts from CLIP's.
 
         Args:
-            text: an open_clip model, or its text tower, with `transformer` and `positional_embedding`.
+            text: an open_clip model, or its text tower.
 
         Returns:
-            whether it is as wide; if not, nothing is taken over.
+            whether it is CLIP's own transformer, and as wide; if not, nothing is taken over.
         """
-        positions = text.positional_embedding.detach()
-        if positions.shape[1] != self.positions.shape[1]:
+        positions = getattr(text, 'positional_embedding', None)
+        if positions is None or positions.shape[1] != self.positions.shape[1]:
             return False
         for layer, block in zip(self.layers, text.transformer.resblocks):
-            parts = (
-                (layer.self_attn, block.attn),
-                (layer.norm1, block.ln_1),
-                (layer.norm2, block.ln_2),
-                (layer.linear1, block.mlp.c_fc),
-                (layer.linear2, block.mlp.c_proj),
-            )
-            for own, other in parts:
-                own.load_state_dict(other.state_dict())
+            for other, own in PARTS.items():
+                layer.get_submodule(own).load_state_dict(block.get_submodule(other).state_dict())
         count = min(len(positions), len(self.positions))
-        self.positions.data[:count] = positions[:count]
+        self.positions.data[:count] = positions.detach()[:count]
         return True
 
 
