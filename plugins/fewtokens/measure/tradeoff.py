@@ -19,7 +19,7 @@ from .drawing import draw_prediction, draw_truth, read_image
 from .files import write_together
 from .metrics import HEADLINES
 from .pictures import draw_clusters, encode_jpeg, look
-from .table import format_table
+from .table import format_gmacs, format_table
 from .variants import FUSED, HOST, Variant, benchmark_rows, environment_of
 
 FIELDS = ('macs', 'params', 'ms', 'ms_p20', 'ms_p80', 'speedup', 'peak_mib')
@@ -131,7 +131,8 @@ def render(
     )
     rows = [[(caption, _data_uri(image, 'jpeg')) for caption, image in line] for line in pictures]
     curve_uri = _data_uri(curve, 'png')
-    return template.render(title=title, headlines=headlines, curve=curve_uri, pictures=rows, **report)
+    shown = dict(title=title, headlines=headlines, curve=curve_uri, pictures=rows, format_gmacs=format_gmacs)
+    return template.render(**shown, **report)
 
 
 def _pictures(
