@@ -45,7 +45,7 @@ def k_medoids(
     if normalize or metric == 'cosine':
         x = x / (norms[:, :, None] + 1e-6)
     # A point that isn't finite is far from everything, itself included; the rest is clustered as usual.
-    distances = pairwise_distances(x, metric, p).nan_to_num_(nan=_FAR, posinf=_FAR)
+    distances = _pairwise_distances(x, metric, p).nan_to_num_(nan=_FAR, posinf=_FAR)
     return choose_medoids(distances, norms, k, max_iters, tol)
 
 
@@ -80,7 +80,7 @@ def _check(x: Tensor, k: int, metric: str, p: float) -> None:
         raise ValueError(f'p={p} must be positive')
 
 
-def pairwise_distances(x: Tensor, metric: str = 'euclidean', p: float = 2.0) -> Tensor:
+def _pairwise_distances(x: Tensor, metric: str, p: float) -> Tensor:
     """[B, N, N], sample by sample: how the products round must not rest on the rest of the batch."""
     if metric == 'cosine':
         return torch.stack([1 - sample @ sample.T for sample in x])
