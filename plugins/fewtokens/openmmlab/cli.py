@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 from .config import load_config
-from .distributed import join_on_cpu
+from .distributed import join_on_cpu, leave
 from .registry import VIDEO, Plugin, as_text, build_reducer, parse_plugin
 
 
@@ -129,6 +129,7 @@ def add_plugin(config: Config, reducer: Plugin | None, sdpa: bool) -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Runs a tool's main function; what a user can mend is one line, and exit status 2."""
+    status = 0
     try:
         main()
     except (ValueError, OSError, NotImplementedError, ImportError) as error:
@@ -136,4 +137,6 @@ def run(main: Callable[[], None]) -> None:
         if 'in DataLoader worker' in text:
             text = text.strip().rpartition('\n')[2].partition(': ')[2]  # below the worker's traceback
         print(f'error: {text}', file=sys.stderr)
-        sys.exit(2)
+        status = 2
+    leave()  # not sooner: the error has held what main used
+    sys.exit(status)

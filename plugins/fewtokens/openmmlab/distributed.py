@@ -1,5 +1,7 @@
 """Several processes that work on one test set or training."""
 
+import gc
+
 import torch.distributed
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -17,6 +19,17 @@ def join_on_cpu(config: Config) -> None:
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     wrapper['find_unused_parameters'] = config.get('find_unused_parameters', False)
     config.setdefault('model_wrapper_cfg', wrapper)
+
+
+def leave() -> None:
+    """Ends the group of processes, and with it gloo's threads.
+
+    One that lets go of a tensor while Python ends aborts its process, after all work is done (PyTorch's issue 190489).
+    The threads end with the last reference to the group, and models wrapped for training are in reference cycles.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def log_in_one_process(runner: Runner) -> None:
