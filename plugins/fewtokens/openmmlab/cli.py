@@ -139,4 +139,5 @@ def run(main: Callable[[], None]) -> None:
         print(f'error: {text}', file=sys.stderr)
         status = 2
     leave()  # not sooner: the error has held what main used
-    sys.exit(status)
+    if status:
+        sys.exit(status)
