@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import DictAction
+from mmengine.dist import is_main_process
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.openmmlab.cli import at_least, run, usable_device
@@ -63,7 +64,7 @@ def index_folder(args: argparse.Namespace) -> None:
         args.folder, model.encode_video, search_model.make_loader(described), described,
         batch=args.batch, workers=args.workers, skip_unreadable=args.skip_unreadable,
     )  # fmt: skip
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+    if not is_main_process():
         return
     print(
         f'{args.index}: {update.total} videos; {update.added} new, {update.changed} changed, {update.removed} removed'

@@ -5,7 +5,7 @@ import gc
 import torch.distributed
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.hooks import LoggerHook
 from mmengine.runner import Runner
 
@@ -14,7 +14,7 @@ def join_on_cpu(config: Config) -> None:
     """Joins torchrun's processes by gloo where there is no accelerator: MMEngine itself would ask for CUDA devices."""
     if config.launcher != 'pytorch' or get_device() != 'cpu':
         return
-    if not torch.distributed.is_initialized():
+    if not is_distributed():
         torch.distributed.init_process_group('gloo')
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     wrapper['find_unused_parameters'] = config.get('find_unused_parameters', False)
@@ -27,7 +27,7 @@ def leave() -> None:
     One that lets go of a tensor while Python ends aborts its process, after all work is done (PyTorch's issue 190489).
     The threads end with the last reference to the group, and models wrapped for training are in reference cycles.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         gc.collect()
         torch.distributed.destroy_process_group()
 

@@ -1,7 +1,8 @@
 """CLIP's contrastive loss."""
 
 import torch
-from torch import Tensor, distributed
+from mmengine.dist import get_dist_info
+from torch import Tensor
 
 
 def contrastive_loss(video: Tensor, text: Tensor, scale: Tensor) -> Tensor:
@@ -22,8 +23,7 @@ def contrastive_loss(video: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 
     if video.shape != text.shape:
         raise ValueError(f'each video needs one text: got {tuple(video.shape)} and {tuple(text.shape)}')
-    together = distributed.is_available() and distributed.is_initialized()
-    rank, processes = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+    rank, processes = get_dist_info()
     loss = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=processes)
     with torch.autocast(video.device.type, enabled=False):
         return loss(video.float(), text.float(), scale.float())

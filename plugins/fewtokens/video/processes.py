@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import init_dist
+from mmengine.dist import get_dist_info, init_dist, is_distributed
 
 from ..openmmlab.distributed import join_on_cpu
 
@@ -21,13 +21,13 @@ Result = TypeVar('Result')
 
 def join(launcher: str) -> None:
     """Joins the processes of a launcher, by gloo where there is no accelerator. MMEngine needs one."""
-    if launcher == 'none' or dist.is_initialized():
+    if launcher == 'none' or is_distributed():
         return
     if launcher == 'slurm' and get_device() == 'cpu':
         _name_slurm_processes()
         launcher = 'pytorch'
     join_on_cpu(Config(dict(launcher=launcher)))
-    if not dist.is_initialized():
+    if not is_distributed():
         init_dist(launcher)
 
 
@@ -45,8 +45,8 @@ class Processes:
     """Those that share a job: all that were joined, or this one alone."""
 
     def __init__(self) -> None:
-        self._group = dist.new_group(backend='gloo', timeout=PATIENCE) if dist.is_initialized() else None
-        self.rank, self.number = (dist.get_rank(), dist.get_world_size()) if self._group else (0, 1)
+        self._group = dist.new_group(backend='gloo', timeout=PATIENCE) if is_distributed() else None
+        self.rank, self.number = get_dist_info()
 
     def on_first(self, work: Callable[[], Result]) -> Result:
         """Does something in the first process only; all get its result, or its error."""
