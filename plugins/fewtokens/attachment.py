@@ -36,6 +36,15 @@ def forget_compiled() -> None:
         sys.modules['torch._dynamo'].reset()
 
 
+def refuse_replicas(module: nn.Module) -> None:
+    """Raises a RuntimeError in a copy that nn.DataParallel made, whose replaced calls are those of the original."""
+    if getattr(module, '_is_replica', False) or isinstance(module, nn.DataParallel):
+        raise RuntimeError(
+            'fewtokens does not work inside nn.DataParallel, whose copies share the calls of one model: use '
+            'DistributedDataParallel, or one device'
+        )
+
+
 def attached(model: nn.Module) -> list[Attachment]:
     """What is attached anywhere in the model, for instance in a deepcopy of an attached one."""
     found = {}

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .attachment import Attachment, attached, forget_compiled
+from .attachment import Attachment, attached, forget_compiled, refuse_replicas
 from .hosts import mmseg_beit, swin
 from .hosts.attention import ReplacedCall, without_weights
 from .hosts.base import class_names
@@ -29,7 +29,7 @@ class FusedAttention(Attachment):
         names = class_names(module)
         if 'mmcv.cnn.bricks.transformer.MultiheadAttention' in names:
             # mmcv throws the weights away that it asks for.
-            return [module.attn.register_forward_pre_hook(without_weights, with_kwargs=True)]
+            return [ReplacedCall(module.attn, without_weights, innermost=True)]
         if mmseg_beit.ATTENTION in names:
             return [ReplacedCall(module, mmseg_beit.fused_attention, innermost=True)]
         if swin.ATTENTIONS & names:
@@ -37,7 +37,7 @@ class FusedAttention(Attachment):
         return []
 
     def _mark(self, module: nn.Module, args: tuple) -> None:
-        return None
+        refuse_replicas(module)
 
     def summary(self) -> str:
         if not self.places:

@@ -3,14 +3,14 @@
 from torch import nn
 
 from . import mmseg_beit, mmseg_vit, swin
-from .attention import AttentionContext
+from .attention import AttentionContext, ReplacedCall
 from .base import Head, Host
 from .layout import Layout
 
 FAMILIES = (mmseg_vit.MMSegViT.family, mmseg_beit.MMSegBEiT.family, swin.Swin.family)
 _FINDERS = (mmseg_vit.find, mmseg_beit.find, swin.find)
 
-__all__ = ['FAMILIES', 'AttentionContext', 'Head', 'Host', 'Layout', 'find_hosts']
+__all__ = ['FAMILIES', 'AttentionContext', 'Head', 'Host', 'Layout', 'ReplacedCall', 'find_hosts']
 
 
 def find_hosts(model: nn.Module) -> list[Host]:

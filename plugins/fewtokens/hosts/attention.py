@@ -1,4 +1,4 @@
-"""Attention calls: PyTorch's MultiheadAttention by pre-hooks, and calls that are replaced and put back."""
+"""Calls that are replaced and put back, and those of PyTorch's MultiheadAttention."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,21 +30,22 @@ Context = Callable[[], AttentionContext | None]
 
 @dataclass
 class KeyBias:
-    """Pre-hook of `nn.MultiheadAttention`: adds the context's bias, in a way that fused kernels take."""
+    """Stands in for the call of an `nn.MultiheadAttention`: adds the context's bias, in a way that fused kernels take."""
 
     context: Context
 
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    def __call__(self, module: nn.Module, forward: Callable, query: Tensor, *args: Any, **kwargs: Any) -> Any:
         context = self.context()
-        query = args[0] if args else kwargs['query']
         bias = None if context is None else context.key_bias(query)
-        # A mask over keys alone, [B, keys], stays small: it is broadcast over heads and queries.
-        return None if bias is None else (args, {**kwargs, 'key_padding_mask': bias})
+        if bias is not None:
+            # A mask over keys alone, [B, keys], stays small: it is broadcast over heads and queries.
+            kwargs['key_padding_mask'] = bias
+        return forward(query, *args, **kwargs)
 
 
-def without_weights(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Pre-hook of `nn.MultiheadAttention`: asking for no attention weights lets PyTorch use its fused attention."""
-    return args, {**kwargs, 'need_weights': False}
+def without_weights(module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+    """In the call's place: asking `nn.MultiheadAttention` for no weights lets PyTorch use its fused attention."""
+    return forward(*args, **{**kwargs, 'need_weights': False})
 
 
 class ReplacedCall:

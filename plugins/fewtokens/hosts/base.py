@@ -39,7 +39,8 @@ class Host:
     path: str
     """Of the backbone in the model, '' for the model itself."""
     backbone: nn.Module
-    """A forward pass begins and ends with it."""
+    entry: nn.Module
+    """Runs first in every forward pass, on images [B, 3, H, W]."""
     blocks: Sequence[nn.Module]
     taps: tuple[int, ...]
     """Indices of the blocks whose output the backbone's caller sees."""
@@ -49,13 +50,14 @@ class Host:
     """Final norm, between the last block and its tap."""
     num_prefix_tokens: int = 0
     """Class and register tokens at the front."""
-    grid_source: nn.Module | None = None
-    """Its output tells the grid: see `grid_of`. None where the blocks are told."""
     head: Head | None = None
 
     def grid_of(self, output: Any) -> Grid:
-        """(H, W) of the tokens, from the output of `grid_source`."""
+        """(H, W) of the tokens, from the output of `entry`."""
         raise NotImplementedError
+
+    def check_grid(self, grid: Grid) -> None:
+        """Raises a ValueError where the host itself takes no input of that grid."""
 
     def region_end(self, index: int) -> int:
         """The number of blocks until tokens reduced before that block must be whole again."""

@@ -1,13 +1,13 @@
 """mmseg's BEiT and MAE: a table of relative positions in every block."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.tables import kept
 from . import mmseg_vit
 from .attention import AttentionContext, Context, ReplacedCall
 from .base import Grid, Host, class_names
@@ -19,6 +19,11 @@ ATTENTION = 'mmseg.models.backbones.beit.BEiTAttention'
 class MMSegBEiT(mmseg_vit.MMSegViT):
     family = 'mmseg BEiT and MAE'
     relative_positions = True
+
+    def check_grid(self, grid: Grid) -> None:
+        if grid != self.nominal_grid:
+            wanted, given = (f'{rows} x {columns}' for rows, columns in (self.nominal_grid, grid))
+            raise ValueError(f'{self.family} takes images of {wanted} tokens, as it was built for; these have {given}')
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Any]:
         return [ReplacedCall(block.attn, ReducedAttention(context))]
@@ -64,24 +69,20 @@ def attend(module: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
 def _reduced_bias(module: nn.Module, context: AttentionContext, x: Tensor) -> Tensor:
     table = resize_table(module.relative_position_bias_table, module.window_size, context.layout.grid)
     side = x.shape[1]
-    bias = (
-        table[relative_index(context.layout.grid).to(table.device).flatten()]
-        .view(1, side, side, -1)
-        .permute(0, 3, 1, 2)
-    )
+    index = relative_index(context.layout.grid, device=table.device)
+    bias = table[index.flatten()].view(1, side, side, -1).permute(0, 3, 1, 2)
     sizes = context.key_bias(bias)
     return bias if sizes is None else bias + sizes[:, None, None]
 
 
-@lru_cache(maxsize=16)
+@kept
 def relative_index(grid: Grid) -> Tensor:
     """[1 + H*W, 1 + H*W] rows of the table for each pair of tokens, the class token first.
 
     Relative positions first; then class token to token, token to class token, class token to itself.
     """
-    with torch.inference_mode(False), torch.device('cpu'):
-        entries = (2 * grid[0] - 1) * (2 * grid[1] - 1)
-        index = F.pad(relative_offsets(grid), (1, 0, 1, 0))
-        index[0], index[:, 0] = entries, entries + 1
-        index[0, 0] = entries + 2
-        return index
+    entries = (2 * grid[0] - 1) * (2 * grid[1] - 1)
+    index = F.pad(relative_offsets(grid, device=torch.device('cpu')), (1, 0, 1, 0))
+    index[0], index[:, 0] = entries, entries + 1
+    index[0, 0] = entries + 2
+    return index

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from .attention import Context, KeyBias
+from .attention import Context, KeyBias, ReplacedCall
 from .base import Grid, Head, Host, class_names
 
 
@@ -15,7 +15,7 @@ class MMSegViT(Host):
         return tuple(map(int, output[1]))
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Any]:
-        return [block.attn.attn.register_forward_pre_hook(KeyBias(context), with_kwargs=True)]
+        return [ReplacedCall(block.attn.attn, KeyBias(context))]
 
 
 def find(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
@@ -33,7 +33,7 @@ def describe(path: str, module: nn.Module, parent: nn.Module | None) -> dict[str
         blocks=list(module.layers),
         taps=tuple(sorted(i for i in module.out_indices if 0 <= i < len(module.layers))),
         norm=module.norm1 if module.final_norm else None,
-        grid_source=module.patch_embed,
+        entry=module.patch_embed,
         nominal_grid=(module.img_size[0] // patch, module.img_size[1] // patch),
         head=find_head(module, parent),
     )

@@ -1,10 +1,10 @@
 """Tables of relative positions, for grids of another size than they were trained for."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..ops.tables import kept
 
 Grid = tuple[int, int]
 
@@ -21,9 +21,8 @@ def resize_table(table: Tensor, grid: Grid, clusters: Grid) -> Tensor:
     return torch.cat([resized.flatten(2)[0].T, table[rows * columns :]])
 
 
-@lru_cache(maxsize=32)
+@kept
 def relative_offsets(grid: Grid) -> Tensor:
     """[H*W, H*W] int64: the row of the table for each pair of tokens of a grid, query first."""
-    with torch.inference_mode(False), torch.device('cpu'):
-        row, column = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, grid), indexing='ij'))
-        return (row[:, None] - row + grid[0] - 1) * (2 * grid[1] - 1) + column[:, None] - column + grid[1] - 1
+    row, column = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, grid), indexing='ij'))
+    return (row[:, None] - row + grid[0] - 1) * (2 * grid[1] - 1) + column[:, None] - column + grid[1] - 1

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.tables import kept
 from .attention import Context, ReplacedCall
 from .base import Grid, Host, class_names
 from .layout import Layout, Windows
@@ -30,6 +30,9 @@ class Swin(Host):
 
     ends: tuple[int, ...] = ()
     """For each stage, the number of blocks until its end."""
+
+    def grid_of(self, output: Any) -> Grid:
+        return tuple(map(int, output[1]))
 
     def region_end(self, index: int) -> int:
         return next(end for end in self.ends if index < end)
@@ -53,6 +56,7 @@ def find(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
     return Swin(
         path=path,
         backbone=module,
+        entry=module.patch_embed,
         blocks=sum(stages, []),
         taps=tuple(end - 1 for end in ends),
         nominal_grid=(window, window),
@@ -102,21 +106,28 @@ def attend(
     qkv = layout.cut(msa.qkv(_shift(layout.pad(x), shifts))).unflatten(-1, (3, msa.num_heads, -1))
     keys = None if key_bias is None else layout.cut(_shift(layout.pad(key_bias[..., None]), shifts))[..., 0]
     area = window[0] * window[1]
-    bias = table[relative_offsets(window).to(table.device).flatten()].view(area, area, -1).permute(2, 0, 1)
-    out = torch.empty_like(qkv[..., 0, :, :])
+    bias = table[relative_offsets(window, device=table.device).flatten()].view(area, area, -1).permute(2, 0, 1)
     dropout = msa.attn_drop.p if msa.training else 0.0
+    out = []
     for down, last_row in _groups(rows, shifts[0]):
+        beside = []
         for across, last_column in _groups(columns, shifts[1]):
             mask = bias[None]
             if last_row or last_column:
-                mask = mask + _shift_mask(window, shifts, last_row, last_column).to(bias)
+                mask = mask + _shift_mask(window, shifts, last_row, last_column, device=bias.device).to(bias.dtype)
             if keys is not None:
                 mask = mask + keys[:, down, across].flatten(0, 2)[:, None, None]
-            query, key, value = qkv[:, down, across].flatten(0, 2).permute(2, 0, 3, 1, 4)
+            part = qkv[:, down, across]
+            query, key, value = part.flatten(0, 2).permute(2, 0, 3, 1, 4)
             attended = F.scaled_dot_product_attention(query, key, value, mask.to(query.dtype), dropout, scale=msa.scale)
-            out[:, down, across] = attended.transpose(1, 2).unflatten(0, out[:, down, across].shape[:3])
-    out = _shift(layout.uncut(msa.proj_drop(msa.proj(out.flatten(-2)))), [-shift for shift in shifts])
+            beside.append(attended.transpose(1, 2).unflatten(0, part.shape[:3]))
+        out.append(_joined(beside, dim=2))
+    out = _shift(layout.uncut(msa.proj_drop(msa.proj(_joined(out, dim=1).flatten(-2)))), [-shift for shift in shifts])
     return module.drop(layout.crop(out))
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
 
 
 def _shift(image: Tensor, shifts: Sequence[int]) -> Tensor:
@@ -130,13 +141,12 @@ def _groups(count: int, shift: int) -> list[tuple[slice, bool]]:
     return [(slice(0, count - 1), False)] * (count > 1) + [(slice(count - 1, None), True)]
 
 
-@lru_cache(maxsize=64)
+@kept
 def _shift_mask(window: Grid, shifts: Grid, last_row: bool, last_column: bool) -> Tensor:
     """[h*w, h*w]: the shift brought tokens from the image's other side into the last windows."""
-    with torch.inference_mode(False), torch.device('cpu'):
-        wrapped = [
-            torch.arange(side) >= side - shift if last else torch.zeros(side, dtype=torch.bool)
-            for side, shift, last in zip(window, shifts, (last_row, last_column))
-        ]
-        part = (2 * wrapped[0][:, None] + wrapped[1].int()).flatten()
-        return torch.where(part[:, None] == part, 0.0, MASKED)
+    wrapped = [
+        torch.arange(side) >= side - shift if last else torch.zeros(side, dtype=torch.bool)
+        for side, shift, last in zip(window, shifts, (last_row, last_column))
+    ]
+    part = (2 * wrapped[0][:, None] + wrapped[1].int()).flatten()
+    return torch.where(part[:, None] == part, 0.0, MASKED)

@@ -118,7 +118,7 @@ def adapt_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         result[key] = value
         if key.endswith('relative_position_bias_table'):
             side = (math.isqrt(len(value)) + 1) // 2
-            result[key.replace('bias_table', 'index')] = relative_offsets((side, side)).clone()
+            result[key.replace('bias_table', 'index')] = relative_offsets((side, side), device=value.device).clone()
     for key in ('panoptic_head.cls_embed.weight', 'panoptic_head.cls_embed.bias'):
         if key in result and len(result[key]) == 151:
             things = [i for i in range(150) if i not in ADE20K_STUFF]

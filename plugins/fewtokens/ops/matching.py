@@ -27,7 +27,7 @@ def match_pairs(metric: Tensor, r: int, num_prefix_tokens: int = 0) -> Tensor:
     """
     n_tokens = metric.shape[1]
     n_free = n_tokens - num_prefix_tokens
-    if metric.ndim != 3 or len(metric) == 0 or not 0 <= r <= max(0, n_free // 2) or num_prefix_tokens < 0:
+    if metric.ndim != 3 or metric.shape[0] == 0 or not 0 <= r <= max(0, n_free // 2) or num_prefix_tokens < 0:
         raise ValueError(
             f'r={r} of tokens {tuple(metric.shape)} with {num_prefix_tokens} prefix tokens: [B, N, C] with B >= 1 and '
             f'r between 0 and {max(0, n_free // 2)} are needed'
@@ -39,10 +39,10 @@ def match_pairs(metric: Tensor, r: int, num_prefix_tokens: int = 0) -> Tensor:
     best, target = similar.nan_to_num(nan=-2.0, neginf=-torch.inf).max(dim=2)
     away = torch.zeros_like(best, dtype=torch.bool).scatter_(1, best.topk(r, dim=1).indices, True)
     n_kept = best.shape[1] - r
-    labels = torch.empty(metric.shape[:2], dtype=torch.long, device=metric.device)
-    labels[:, ::2] = torch.where(away, n_kept + target, (~away).cumsum(dim=1) - 1)
-    labels[:, 1::2] = n_kept + torch.arange(n_tokens // 2, device=metric.device)
-    return labels
+    even = torch.where(away, n_kept + target, (~away).cumsum(dim=1) - 1)
+    odd = (n_kept + torch.arange(n_tokens // 2, device=metric.device)).expand(metric.shape[0], -1)
+    # Interleaved; of an odd number of tokens the last has no partner beside it.
+    return torch.stack([even, F.pad(odd, (0, n_tokens % 2))], dim=2).flatten(1)[:, :n_tokens]
 
 
 @in_float32

@@ -16,7 +16,7 @@ def in_float32(op: Callable) -> Callable:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         first = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
         with without_autocast(first.device.type):
-            out = op(*map(_widen, args), **{name: _widen(value) for name, value in kwargs.items()})
+            out = op(*map(widen, args), **{name: widen(value) for name, value in kwargs.items()})
         return (_narrow(out[0], first.dtype), *out[1:]) if isinstance(out, tuple) else _narrow(out, first.dtype)
 
     return wrapped
@@ -29,7 +29,8 @@ def without_autocast(device_type: str) -> AbstractContextManager:
     return nullcontext()
 
 
-def _widen(value: Any) -> Any:
+def widen(value: Any) -> Any:
+    """Half-precision tensors in float32; anything else as it is."""
     return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
 
 

@@ -47,10 +47,16 @@ def _assign(x: Tensor, grid: Grid, clusters: Grid, iters: int, window: int) -> t
     similar = tiles.similarities(tiled, centers)
     squared = (x.square().sum(-1) - similar.amax(dim=3).flatten(1)[:, tiles.positions]).clamp_min_(0)
     # Tokens that all equal their center would make it 0: any positive temperature does then.
-    temperature = (squared.nanmedian(dim=1).values / 2).clamp_min_(torch.finfo(x.dtype).tiny)[:, None, None, None]
+    temperature = (_lower_median(squared) / 2).clamp_min(torch.finfo(x.dtype).tiny)[:, :, None, None]
     for _ in range(iters):
         # Subtracting the best before dividing keeps a tiny temperature from overflowing.
         weights = ((similar - similar.amax(dim=3, keepdim=True)) / temperature).softmax(dim=3)
         centers = tiles.average(tiled, weights, centers)
         similar = tiles.similarities(tiled, centers)
     return centers, tiles.labels(similar)
+
+
+def _lower_median(values: Tensor) -> Tensor:
+    """[B, N] -> [B, 1]: nanmedian's, of an operation that ONNX has."""
+    known = values.isnan().logical_not().sum(dim=1, keepdim=True)
+    return values.sort(dim=1).values.gather(1, (known - 1).clamp_min(0) // 2)

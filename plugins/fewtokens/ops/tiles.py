@@ -7,11 +7,12 @@ candidates of a tile], and cost grows with N * window**2 instead of N * M.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .tables import kept
 
 Grid = tuple[int, int]
 
@@ -71,20 +72,21 @@ class Tiles:
         return total.index_add(1, self.candidates.flatten(), values.flatten(1, 2))
 
 
-@lru_cache(maxsize=64)
 def make_tiles(grid: Grid, clusters: Grid, window: int, device: torch.device) -> Tiles:
-    # The tables outlive this call: made in inference mode, they could not take part in training later.
-    # Made on the CPU because their shapes depend on their values.
-    with torch.inference_mode(False), torch.device('cpu'):
-        rows, columns = (_tiles_along(size, cells, window) for size, cells in zip(grid, clusters))
-        tokens, real = (_outer(rows[i], columns[i], combine) for i, combine in ((0, (grid[1], 1)), (1, None)))
-        candidates = _outer(rows[2], columns[2], (clusters[1], 1))
-        allowed = rows[3][:, None, :, None, :, None] & columns[3][None, :, None, :, None, :]
-        allowed = allowed.reshape(*tokens.shape, candidates.shape[1])
-        positions = tokens.new_zeros(grid[0] * grid[1])
-        positions[tokens[real]] = torch.arange(tokens.numel()).view_as(tokens)[real]
-        tables = (tokens.flatten(), real[..., None].float(), candidates, ~allowed, positions)
-        return Tiles(*(table.to(device) for table in tables), n_centers=clusters[0] * clusters[1])
+    return Tiles(*_tile_tables(grid, clusters, window, device=device), n_centers=clusters[0] * clusters[1])
+
+
+@kept
+def _tile_tables(grid: Grid, clusters: Grid, window: int) -> tuple[Tensor, ...]:
+    """The tables of `Tiles`, in the order of its fields."""
+    rows, columns = (_tiles_along(size, cells, window) for size, cells in zip(grid, clusters))
+    tokens, real = (_outer(rows[i], columns[i], combine) for i, combine in ((0, (grid[1], 1)), (1, None)))
+    candidates = _outer(rows[2], columns[2], (clusters[1], 1))
+    allowed = rows[3][:, None, :, None, :, None] & columns[3][None, :, None, :, None, :]
+    allowed = allowed.reshape(*tokens.shape, candidates.shape[1])
+    positions = tokens.new_zeros(grid[0] * grid[1])
+    positions[tokens[real]] = torch.arange(tokens.numel()).view_as(tokens)[real]
+    return tokens.flatten(), real[..., None].float(), candidates, ~allowed, positions
 
 
 def _tiles_along(size: int, cells: int, window: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

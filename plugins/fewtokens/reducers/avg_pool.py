@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ..ops.precision import in_float32
 from ..ops.tiles import pool_tokens
-from .base import Grid, Reduced, Reducer, as_grid, check_after, check_choice, fits
+from .base import Grid, Reduced, Reducer, as_grid, check_after, check_choice, reduces
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class AvgPool(Reducer):
         check_choice('until', self.until, ('auto', 'head', 'backbone'))
 
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
-        if not fits(self.grid, grid):
+        if not reduces(self.grid, grid):
             return None
         rows, columns = (
             torch.arange(size, device=tokens.device) * cells // size for size, cells in zip(grid, self.grid)
         )
-        labels = (rows[:, None] * self.grid[1] + columns).flatten().expand(len(tokens), -1)
+        labels = (rows[:, None] * self.grid[1] + columns).flatten().expand(tokens.shape[0], -1)
         return Reduced(in_float32(pool_tokens)(tokens, grid, self.grid), labels, grid, self.grid)
 
     def restore(self, tokens: Tensor, record: Grid) -> Tensor:

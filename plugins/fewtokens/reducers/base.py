@@ -65,6 +65,11 @@ def fits(clusters: Grid, grid: Grid | None) -> bool:
     return grid is not None and all(few <= many for few, many in zip(clusters, grid))
 
 
+def reduces(clusters: Grid, grid: Grid | None) -> bool:
+    """Whether a grid has more tokens than clusters, and no fewer in either direction."""
+    return fits(clusters, grid) and tuple(clusters) != tuple(grid)
+
+
 def as_grid(value: int | Sequence[int]) -> Grid:
     """An integer means a square. Raises a ValueError for what is no grid."""
     grid = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()

@@ -3,7 +3,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..ops.hourglass import apply_weights, cluster_tokens, reconstruction_weights
-from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_choice, fits
+from ..ops.precision import widen
+from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_choice, reduces
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class Hourglass(Reducer):
             raise ValueError(f'temperature={self.temperature!r} must be positive')
 
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
-        if not fits(self.grid, grid):
+        if not reduces(self.grid, grid):
             return None
-        centers, labels = cluster_tokens(tokens, grid, self.grid, self.iters, self.window, self.temperature)
-        weights = reconstruction_weights(tokens, centers, self.k, self.temperature, self.normalize)
-        return Reduced(centers, labels, weights, self.grid)
+        # The weights are of the centers before they are rounded: in half precision a distance to those is another one.
+        wide = widen(tokens)
+        centers, labels = cluster_tokens(wide, grid, self.grid, self.iters, self.window, self.temperature)
+        weights = reconstruction_weights(wide, centers, self.k, self.temperature, self.normalize)
+        return Reduced(centers.to(tokens.dtype), labels, weights, self.grid)
 
     def restore(self, tokens: Tensor, record: tuple[Tensor, Tensor]) -> Tensor:
         return apply_weights(tokens, *record)

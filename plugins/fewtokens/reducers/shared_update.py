@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..ops.labels import take_by_label
 from ..ops.shared_update import merge_tokens
-from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, fits
+from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, fits, reduces
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SharedUpdate(Reducer):
         return tuple(replace(self, after=after, grid=grid) for after, grid in zip(self.after, self.grid))
 
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
-        if not fits(self.grid, grid):
+        if not reduces(self.grid, grid):
             return None
         means, labels, sizes = merge_tokens(tokens, grid, self.grid, self.iters, self.window, sizes)
         return Reduced(means, labels, Update(tokens, means, labels), self.grid, sizes)

@@ -1,0 +1,79 @@
+"""What the stages of a reducer made in one forward pass."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Optional
+
+from torch import Tensor
+
+from .hosts import Layout
+from .reducers import Reduced, Reducer
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one stage made, and the level outside it, whose tokens it was given."""
+
+    stage: Reducer
+    reduced: Reduced
+    before: Layout
+    after: Layout
+    end: int
+    """The number of blocks until its tokens must be whole again."""
+    counts: tuple[int, int]
+    """Tokens of an image before and after."""
+    outer: Optional['Level'] = None
+    log_sizes: Tensor | None = None
+    """[B, M], what attention adds to each reduced token as a key; None where members aren't counted."""
+
+    def restore(self, tokens: Tensor) -> Tensor:
+        """A block's reduced tokens as those of the whole image."""
+        prefix, reduced = self.after.split(tokens)
+        tokens = self.before.join(prefix, self.stage.restore(reduced, self.reduced.record))
+        return tokens if self.outer is None else self.outer.restore(tokens)
+
+    def restore_map(self, values: Tensor) -> Tensor:
+        """A value for each reduced token, without prefix tokens, as one for each token of the image."""
+        values = self.stage.restore(values, self.reduced.record)
+        return values if self.outer is None else self.outer.restore_map(values)
+
+    def outermost_first(self) -> Iterator['Level']:
+        if self.outer is not None:
+            yield from self.outer.outermost_first()
+        yield self
+
+    def labels_alone(self) -> 'Level':
+        """Without what would keep a pass's features in memory."""
+        outer = None if self.outer is None else self.outer.labels_alone()
+        return dataclasses.replace(self, reduced=Reduced(None, self.reduced.labels, None), outer=outer, log_sizes=None)
+
+
+@dataclass
+class Pass:
+    """One forward pass of a backbone."""
+
+    grid: Grid
+    training: bool
+    """Gradients were on when it began: a checkpointed block may run again after it ended."""
+    backward: int = -1
+    """The number of the backward pass that it began in, -1 for none."""
+    counted: bool = False
+    levels: dict[int, Level] = field(default_factory=dict)
+    """By the index of the first block that works on their tokens."""
+    waiting: dict[int, Tensor] = field(default_factory=dict)
+    """Reduced tokens for the block of that index, whose own input was restored for the caller."""
+    final: Tensor | None = None
+    """Reduced tokens at the backbone's end, for a head that works on them."""
+
+    def level(self, index: int) -> Level | None:
+        """Whose tokens the block of that index works on; None if they are whole."""
+        started = [first for first, level in self.levels.items() if first <= index < level.end]
+        return self.levels[max(started)] if started else None
+
+    def level_before(self, index: int) -> Level | None:
+        """Whose tokens come to the block of that index, before they are reduced for it."""
+        started = [first for first, level in self.levels.items() if first < index < level.end]
+        return self.levels[max(started)] if started else None

@@ -1,0 +1,334 @@
+"""A reducer at work in a host."""
+
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attachment import Attachment, attached, forget_compiled, refuse_replicas
+from .current import Current
+from .hosts import AttentionContext, Host, Layout, ReplacedCall
+from .levels import Level, Pass
+from .reducers import Reducer
+
+_COUNTING = threading.Lock()
+
+
+class Reduction(Attachment):
+    """A reducer at work in a host. Made by `attach`. Threads and tasks may share it: each has passes of its own.
+
+    Attributes:
+        passes: forward passes of the backbone in which tokens were reduced.
+        skipped: forward passes with too few tokens for it, which went through as they were.
+        input_shape: of the backbone's last input.
+    """
+
+    def __init__(self, host: Host, reducer: Reducer) -> None:
+        super().__init__()
+        self.host = host
+        self.reducer = reducer.with_defaults(host.defaults)
+        self.passes = self.skipped = 0
+        self.input_shape: torch.Size | None = None
+        self._stages = {stage.after: stage for stage in self.reducer.stages()}
+        self._head = self._pick_head()
+        self._check()
+        self._last_block = max(host.region_end(after) for after in self._stages) - 1
+        self._current = Current()
+        self._last: dict[int, Level] = {}
+        self._trained: Pass | None = None
+        self._unfinished = 0
+        self._recomputed = False
+        self._replace_calls()
+        forget_compiled()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tensors of a pass under way belong to its graph: a copy starts afresh.
+        return {**self.__dict__, '_last': {}, '_trained': None, '_unfinished': 0}
+
+    @property
+    def cluster_map(self) -> Tensor | None:
+        """[B, H, W] int64: which of the last stage's tokens each token of the last reduced pass went into."""
+        levels, labels = self._last_levels(), None
+        for level in levels:
+            located = level.before.locate(level.reduced.labels, level.after)
+            labels = located if labels is None else located.gather(1, labels)
+        return None if labels is None else labels.unflatten(1, levels[0].before.extent)
+
+    @property
+    def token_counts(self) -> tuple[int, int] | None:
+        """Tokens before the first stage and after the last, in the last reduced pass."""
+        levels = self._last_levels()
+        return (levels[0].counts[0], levels[-1].counts[1]) if levels else None
+
+    def _last_levels(self) -> list[Level]:
+        """Of the last reduced pass, those that nest in its last one, outermost first."""
+        levels = self._last
+        return list(levels[max(levels)].outermost_first()) if levels else []
+
+    def summary(self) -> str:
+        host, levels = self.host, self._last
+        where = host.path or type(host.backbone).__name__
+        restored = self._head.name if self._head else 'the backbone'
+        lines = [f'{self.reducer}', f'  on {where}: {host.family}, {len(host.blocks)} blocks; restored in {restored}']
+        lines.append('  after block | tokens before | tokens after')
+        for first in self._stages:
+            before, after = levels[first].counts if first in levels else '??'
+            lines.append(f'  {first:11} | {before:>13} | {after:>12}')
+        if not levels:
+            height, width = host.nominal_grid
+            lines.append(f'  no forward pass yet; {height} x {width} {host.grid_is}')
+        lines.append(f'  passes with fewer tokens: {self.passes}, unchanged: {self.skipped}')
+        return '\n'.join(lines)
+
+    # What is put on the host
+
+    def _pick_head(self) -> Any:
+        until = getattr(self.reducer, 'until', 'backbone')
+        if until == 'head' and self.host.head is None:
+            raise ValueError(
+                "until='head' needs a head that works token by token on the backbone's last output (Segmenter's); "
+                "there is none here: until='backbone' fits"
+            )
+        return None if until == 'backbone' else self.host.head
+
+    def _check(self) -> None:
+        host, depth = self.host, len(self.host.blocks)
+        if any(isinstance(other, Reduction) for other in attached(host.backbone)):
+            raise ValueError(f'{host.path or "the model"} has a reducer attached already: remove() it first')
+        for after in self._stages:
+            if after >= depth:
+                raise ValueError(f'after={after} must be between 0 and {depth - 1}: there are {depth} blocks')
+        if not host.taps:
+            raise ValueError(f'no output of {host.path or "the model"} comes from its blocks: nothing would be gained')
+        if host.relative_positions:
+            if not self.reducer.keeps_grid:
+                raise ValueError(
+                    f'{type(self.reducer).__name__} leaves tokens on no grid, which the relative positions of '
+                    f'{host.family} need: Hourglass, SharedUpdate and AvgPool keep one'
+                )
+            for stage in self._stages.values():
+                if any(few > many for few, many in zip(stage.grid, host.nominal_grid)):
+                    raise ValueError(f'grid={stage.grid} must be at most {host.nominal_grid}, {host.grid_is}')
+
+    def _replace_calls(self) -> None:
+        """Calls, not hooks: compiled code looks whether a call was replaced, and not whether there are hooks."""
+        host, handles = self.host, self._handles
+        handles.append(host.entry.register_forward_pre_hook(self._see_entry))
+        handles.append(ReplacedCall(host.entry, _Replacement(self._begin)))
+        regions = [range(after, host.region_end(after)) for after in self._stages]
+        for index, block in enumerate(host.blocks):
+            if any(index in region for region in regions):
+                handles.append(ReplacedCall(block, _Seat(self, index)))
+                handles += host.place_attention(block, _BlockContext(self, index))
+        if host.norm is not None and self.reducer.restores == 'state':
+            handles.append(ReplacedCall(host.norm, _Replacement(self._run_norm)))
+        if self._head is not None:
+            handles.append(ReplacedCall(self._head.entry, _Replacement(self._enter_head)))
+            handles.append(ReplacedCall(self._head.exit, _Replacement(self._leave_head)))
+
+    def _see_entry(self, module: nn.Module, args: tuple) -> None:
+        refuse_replicas(module)
+
+    # A forward pass
+
+    def _begin(self, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        grid = self.host.grid_of(output)
+        self.host.check_grid(grid)
+        self.input_shape = args[0].shape
+        state = Pass(grid, torch.is_grad_enabled(), _backward_number())
+        with _counting():
+            # A block that runs again in backward finds the last pass that was trained, alone.
+            self._unfinished = (0 if self._recomputed else self._unfinished) + state.training
+            self._recomputed = False
+            self._trained = state if state.training else self._trained if self._unfinished else None
+        self._current.set(state)
+        return output
+
+    def _state(self) -> Pass | None:
+        state, backward = self._current.get(), _backward_number()
+        if backward == -1 or (state is not None and state.backward == backward):
+            return state
+        with _counting():
+            self._recomputed = True
+        if self._unfinished > 1:
+            raise RuntimeError(
+                f'{self._unfinished} forward passes came before this backward pass: activation checkpointing with '
+                'fewer tokens works with one. Run backward after each, or switch checkpointing (with_cp) off'
+            )
+        return self._trained
+
+    def run_block(self, index: int, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        """Calls a block with the tokens that are due, and returns those that its caller expects."""
+        state = self._state()
+        if state is None:
+            return forward(*args, **kwargs)
+        tokens, level = state.waiting.get(index, args[0]), state.level_before(index)
+        layout = self.host.layout(args, state.grid) if level is None else level.after
+        if index in self._stages:
+            level, tokens = self._reduce(state, index, tokens, layout, level)
+        if level is None:
+            return forward(*args, **kwargs)
+        output = forward(*self.host.arguments(tokens, level.after, args), **kwargs)
+        return self._leave_block(state, index, level, output)
+
+    def _reduce(
+        self, state: Pass, index: int, tokens: Tensor, layout: Layout, outer: Level | None
+    ) -> tuple[Level | None, Tensor]:
+        stage = self._stages[index]
+        prefix, of_grid = layout.split(tokens)
+        reduced = stage.reduce(of_grid, layout.grid, None if outer is None else outer.reduced.sizes)
+        if reduced is None:
+            if index == max(self._stages) and not state.levels:
+                self._count_skipped(state, layout)
+            return outer, tokens
+        after = layout.reduced(reduced.grid)
+        merged = after.join(prefix, reduced.tokens)
+        counts = tuple(each.shape[1] - layout.num_prefix_tokens for each in (tokens, merged))
+        log_sizes = reduced.sizes.log() if reduced.sizes is not None and stage.size_bias else None
+        end = self.host.region_end(index)
+        level = state.levels[index] = Level(stage, reduced, layout, after, end, counts, outer, log_sizes)
+        self._count_reduced(state, index, level)
+        return level, merged
+
+    def _count_reduced(self, state: Pass, index: int, level: Level) -> None:
+        if not state.counted:
+            state.counted = True
+            with _counting():
+                self.passes += 1
+            self._last = {}
+        if _is_plain(level.reduced.labels):
+            self._last[index] = level.labels_alone()
+
+    def _count_skipped(self, state: Pass, layout: Layout) -> None:
+        if state.counted:
+            return
+        state.counted = True
+        with _counting():
+            self.skipped += 1
+            first = self.skipped == 1
+        if first:
+            rows, columns = layout.grid
+            warnings.warn(
+                f'an input of {rows} x {columns} tokens has too few of them for {self.reducer}: it went through '
+                'unchanged, as will others like it',
+                stacklevel=2,
+            )
+
+    def _leave_block(self, state: Pass, index: int, level: Level, output: Tensor) -> Tensor:
+        seen = index in self.host.taps
+        # States are restored after the norm, which works token by token: on fewer of them.
+        normed = self.host.norm is not None and self.reducer.restores == 'state' and index == len(self.host.blocks) - 1
+        if seen and normed:
+            return output
+        if seen and index + 1 == level.end:
+            output = self._finish(state, level, output)
+        elif seen:
+            if state.training and not torch.is_grad_enabled():
+                raise RuntimeError(
+                    'a block with an output of its own runs under reentrant activation checkpointing, where its '
+                    'gradient would be lost: use checkpoint(…, use_reentrant=False)'
+                )
+            state.waiting[index + 1] = output
+            output = level.restore(output)
+        if index == self._last_block:
+            self._end(state)
+        return output
+
+    def _run_norm(self, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        state, last = self._state(), len(self.host.blocks) - 1
+        level = None if state is None or state.final is not None else state.level(last)
+        if level is None or last not in self.host.taps:
+            return output
+        output = self._finish(state, level, output)
+        self._end(state)
+        return output
+
+    def _finish(self, state: Pass, level: Level, output: Tensor) -> Tensor:
+        if self._head is not None:
+            state.final = level.after.split(output)[1]
+        return level.restore(output)
+
+    def _end(self, state: Pass) -> None:
+        if state.final is None:
+            self._current.set(None)
+
+    def _enter_head(self, forward: Callable, tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
+        state = self._state()
+        # A head may be called with other tokens than those that left the backbone in this pass.
+        if state is not None and state.final is not None:
+            if tokens.shape[:2] == (state.final.shape[0], state.grid[0] * state.grid[1]):
+                tokens = state.final
+        return forward(tokens, *args, **kwargs)
+
+    def _leave_head(self, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        output, state = forward(*args, **kwargs), self._state()
+        if state is None or state.final is None or output.shape[:2] != state.final.shape[:2]:
+            return output
+        return state.level(len(self.host.blocks) - 1).restore_map(output)
+
+    # What attention asks
+
+    def attention_context(self, index: int) -> AttentionContext | None:
+        """For the block of that index: None while its tokens are not reduced."""
+        state = self._state()
+        level = None if state is None else state.level(index)
+        return None if level is None else AttentionContext(level.after, level.log_sizes)
+
+
+# Objects, not closures: they can be copied and pickled.
+
+
+@dataclass
+class _Replacement:
+    """Stands in for a call whose module needs no telling."""
+
+    method: Callable
+
+    def __call__(self, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        return self.method(forward, *args, **kwargs)
+
+
+@dataclass
+class _Seat:
+    """Stands in for a block's call."""
+
+    reduction: Reduction
+    index: int
+
+    def __call__(self, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        return self.reduction.run_block(self.index, forward, *args, **kwargs)
+
+
+@dataclass
+class _BlockContext:
+    """Tells a block's attention its context."""
+
+    reduction: Reduction
+    index: int
+
+    def __call__(self) -> AttentionContext | None:
+        return self.reduction.attention_context(self.index)
+
+
+def _counting() -> Any:
+    """Held while counters change. Compiled code knows no locks."""
+    return nullcontext() if torch.compiler.is_dynamo_compiling() else _COUNTING
+
+
+def _backward_number() -> int:
+    """Of the backward pass under way, -1 for none: blocks under activation checkpointing run again in it."""
+    return -1 if torch.compiler.is_dynamo_compiling() else torch._C._current_graph_task_id()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor outlives what made it, as that of a trace or of `torch.func` doesn't."""
+    if torch.compiler.is_dynamo_compiling():
+        return True
+    return type(tensor) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
