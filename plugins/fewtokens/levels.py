@@ -63,6 +63,8 @@ class Pass:
     counted: bool = False
     levels: dict[int, Level] = field(default_factory=dict)
     """By the index of the first block that works on their tokens."""
+    maps: dict[int, Level] = field(default_factory=dict)
+    """The levels' labels alone, which may be asked for after the pass."""
     waiting: dict[int, Tensor] = field(default_factory=dict)
     """Reduced tokens for the block of that index, whose own input was restored for the caller."""
     final: Tensor | None = None

@@ -3,7 +3,6 @@
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +22,9 @@ class Reduction(Attachment):
     """A reducer at work in a host. Made by `attach`. Threads and tasks may share it: each has passes of its own.
 
     Attributes:
-        passes: forward passes of the backbone in which tokens were reduced.
+        passes: forward passes of the backbone in which tokens were reduced. Compiled code counts once, when it is
+            compiled.
         skipped: forward passes with too few tokens for it, which went through as they were.
-        input_shape: of the backbone's last input.
     """
 
     def __init__(self, host: Host, reducer: Reducer) -> None:
@@ -33,7 +32,6 @@ class Reduction(Attachment):
         self.host = host
         self.reducer = reducer.with_defaults(host.defaults)
         self.passes = self.skipped = 0
-        self.input_shape: torch.Size | None = None
         self._stages = {stage.after: stage for stage in self.reducer.stages()}
         self._head = self._pick_head()
         self._check()
@@ -140,21 +138,30 @@ class Reduction(Attachment):
         output = forward(*args, **kwargs)
         grid = self.host.grid_of(output)
         self.host.check_grid(grid)
-        self.input_shape = args[0].shape
-        state = Pass(grid, torch.is_grad_enabled(), _backward_number())
-        with _counting():
-            # A block that runs again in backward finds the last pass that was trained, alone.
-            self._unfinished = (0 if self._recomputed else self._unfinished) + state.training
-            self._recomputed = False
-            self._trained = state if state.training else self._trained if self._unfinished else None
+        training = torch.is_grad_enabled()
+        if torch.compiler.is_dynamo_compiling():
+            state = Pass(grid, training)
+        else:
+            state = Pass(grid, training, torch._C._current_graph_task_id())
+            self._expect_backward(state)
         self._current.set(state)
         return output
 
+    def _expect_backward(self, state: Pass) -> None:
+        """A block that runs again in backward finds the last pass that was trained, alone."""
+        with _COUNTING:
+            self._unfinished = (0 if self._recomputed else self._unfinished) + state.training
+            self._recomputed = False
+            self._trained = state if state.training else self._trained if self._unfinished else None
+
     def _state(self) -> Pass | None:
-        state, backward = self._current.get(), _backward_number()
+        state = self._current.get()
+        if torch.compiler.is_dynamo_compiling():
+            return _refuse_in_backward() if state is None else state
+        backward = torch._C._current_graph_task_id()
         if backward == -1 or (state is not None and state.backward == backward):
             return state
-        with _counting():
+        with _COUNTING:
             self._recomputed = True
         if self._unfinished > 1:
             raise RuntimeError(
@@ -185,7 +192,7 @@ class Reduction(Attachment):
         reduced = stage.reduce(of_grid, layout.grid, None if outer is None else outer.reduced.sizes)
         if reduced is None:
             if index == max(self._stages) and not state.levels:
-                self._count_skipped(state, layout)
+                self._note_skipped(state, layout)
             return outer, tokens
         after = layout.reduced(reduced.grid)
         merged = after.join(prefix, reduced.tokens)
@@ -193,32 +200,21 @@ class Reduction(Attachment):
         log_sizes = reduced.sizes.log() if reduced.sizes is not None and stage.size_bias else None
         end = self.host.region_end(index)
         level = state.levels[index] = Level(stage, reduced, layout, after, end, counts, outer, log_sizes)
-        self._count_reduced(state, index, level)
+        self._note_reduced(state, index, level)
         return level, merged
 
-    def _count_reduced(self, state: Pass, index: int, level: Level) -> None:
+    def _note_reduced(self, state: Pass, index: int, level: Level) -> None:
         if not state.counted:
             state.counted = True
-            with _counting():
-                self.passes += 1
-            self._last = {}
+            _count_pass(self)
         if _is_plain(level.reduced.labels):
-            self._last[index] = level.labels_alone()
+            state.maps[index] = level.labels_alone()
+        self._last = state.maps
 
-    def _count_skipped(self, state: Pass, layout: Layout) -> None:
-        if state.counted:
-            return
-        state.counted = True
-        with _counting():
-            self.skipped += 1
-            first = self.skipped == 1
-        if first:
-            rows, columns = layout.grid
-            warnings.warn(
-                f'an input of {rows} x {columns} tokens has too few of them for {self.reducer}: it went through '
-                'unchanged, as will others like it',
-                stacklevel=2,
-            )
+    def _note_skipped(self, state: Pass, layout: Layout) -> None:
+        if not state.counted:
+            state.counted = True
+            _count_skipped(self, *layout.grid)
 
     def _leave_block(self, state: Pass, index: int, level: Level, output: Tensor) -> Tensor:
         seen = index in self.host.taps
@@ -317,14 +313,39 @@ class _BlockContext:
         return self.reduction.attention_context(self.index)
 
 
-def _counting() -> Any:
-    """Held while counters change. Compiled code knows no locks."""
-    return nullcontext() if torch.compiler.is_dynamo_compiling() else _COUNTING
+def _at_once(function: Callable) -> Callable:
+    """Has compiled code call a function while it is compiled, and not again."""
+    # As torch.compiler.assume_constant_result does, which would import the compiler for everybody.
+    function._dynamo_marked_constant = True
+    return function
 
 
-def _backward_number() -> int:
-    """Of the backward pass under way, -1 for none: blocks under activation checkpointing run again in it."""
-    return -1 if torch.compiler.is_dynamo_compiling() else torch._C._current_graph_task_id()
+@_at_once
+def _count_pass(reduction: Reduction) -> None:
+    with _COUNTING:
+        reduction.passes += 1
+
+
+@_at_once
+def _count_skipped(reduction: Reduction, rows: int, columns: int) -> None:
+    with _COUNTING:
+        reduction.skipped += 1
+        first = reduction.skipped == 1
+    if first:
+        warnings.warn(
+            f'an input of {rows} x {columns} tokens has too few of them for {reduction.reducer}: it went through '
+            'unchanged, as will others like it',
+            stacklevel=2,
+        )
+
+
+@_at_once
+def _refuse_in_backward() -> None:
+    if torch._C._current_graph_task_id() != -1:
+        raise RuntimeError(
+            'a compiled block with fewer tokens runs again in backward: activation checkpointing around compiled '
+            'blocks does not work with it. Compile the whole model, or switch checkpointing off'
+        )
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -30,7 +30,7 @@ def kept(make: Callable[..., Tables]) -> Callable[..., Tables]:
     def keep(args: tuple, device: torch.device) -> Tables:
         # Modes, levels of torch.func, inference and default devices belong to a thread: a new one has none of them.
         with ThreadPoolExecutor(1) as undisturbed:
-            return undisturbed.submit(lambda: _each(make(*args), lambda table: table.to(device))).result()
+            return undisturbed.submit(lambda: _each(make(*args), lambda table: _static(table.to(device)))).result()
 
     def constant(args: tuple, device: torch.device) -> Tables:
         return keep(args, device)
@@ -51,6 +51,12 @@ def kept(make: Callable[..., Tables]) -> Callable[..., Tables]:
 
 def _each(tables: Tables, change: Callable[[Tensor], Tensor]) -> Tables:
     return change(tables) if isinstance(tables, Tensor) else tuple(map(change, tables))
+
+
+def _static(table: Tensor) -> Tensor:
+    """Tells the compiler that a table's shape is never another, as torch._dynamo.mark_static does."""
+    table._dynamo_static_indices = set(range(table.ndim))
+    return table
 
 
 def _plain(value: Any) -> Any:
