@@ -248,6 +248,60 @@ def test_an_input_with_too_few_tokens_goes_through_unchanged():
         assert attachment.passes == 0 and attachment.skipped == 2 and 'unchanged: 2' in attachment.summary()
 
 
+@pytest.mark.parametrize(
+    'reducer', [fewtokens.Hourglass(2, 8), fewtokens.SharedUpdate(2, 8), fewtokens.AvgPool(2, 8)], ids=lambda r: str(r)
+)
+def test_as_many_tokens_as_clusters_are_none_fewer(reducer):
+    model = vit(final_norm=True)
+    expected = outputs(model)
+    with fewtokens.attach(model, reducer) as attachment, pytest.warns(UserWarning, match='8 x 8 tokens'):
+        assert torch.equal(outputs(model), expected)
+        assert (attachment.passes, attachment.skipped) == (0, 1)
+        outputs(model, torch.randn(1, 3, 64, 72))
+        assert (attachment.passes, attachment.skipped) == (1, 1)
+
+
+def test_a_stage_with_nothing_to_reduce_leaves_the_others():
+    model = vit(final_norm=True)
+    with fewtokens.attach(model, fewtokens.SharedUpdate((1, 3), (8, 4))) as two, torch.no_grad():
+        given = model(IMAGES)[0]
+        assert two.passes == 1 and two.token_counts == (64, 16)
+    with fewtokens.attach(model, fewtokens.SharedUpdate(3, 4)), torch.no_grad():
+        assert torch.equal(model(IMAGES)[0], given)
+
+
+def replicate(module):
+    """What nn.DataParallel does for each of its devices."""
+    copies = {id(part): part._replicate_for_data_parallel() for part in module.modules()}
+    for part in module.modules():
+        for name, child in part._modules.items():
+            copies[id(part)]._modules[name] = copies[id(child)]
+        for name, parameter in part._parameters.items():
+            setattr(copies[id(part)], name, parameter)
+    return copies[id(module)]
+
+
+@pytest.mark.parametrize('switch', [lambda m: fewtokens.attach(m, fewtokens.SharedUpdate(2, 4)), fewtokens.use_sdpa])
+def test_data_parallel_is_refused(switch):
+    model = vit()
+    wrapped = torch.nn.DataParallel(model)
+    before = snapshot(model)
+    with pytest.raises(ValueError, match='does not work inside nn.DataParallel'):
+        switch(wrapped)
+    assert snapshot(model) == before
+    with switch(model), pytest.raises(RuntimeError, match='does not work inside nn.DataParallel'):
+        replicate(model)(IMAGES)
+
+
+@pytest.mark.parametrize('after', [0, 2])
+def test_images_that_the_host_does_not_take_are_refused(after):
+    model = beit()
+    with fewtokens.attach(model, fewtokens.SharedUpdate(after, 4)):
+        with pytest.raises(ValueError, match='takes images of 8 x 8 tokens, as it was built for; these have 10 x 8'):
+            model(torch.randn(1, 3, 80, 64))
+        outputs(model)
+
+
 def test_cluster_map_is_what_the_pass_used():
     model = vit(final_norm=True)
     with fewtokens.attach(model, fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3)))) as attachment:
@@ -288,6 +342,18 @@ def test_mixed_precision(reducer):
         cast = outputs(half, IMAGES.bfloat16()).float()
     spread = (expected - expected.mean()).abs().mean()
     assert (mixed - expected).abs().mean() < spread and (cast - expected).abs().mean() < spread
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_hourglass_weighs_centers_as_they_were_before_rounding(dtype):
+    tokens = 3 * torch.randn(2, 64, 32, generator=torch.Generator().manual_seed(5))
+    reducer = fewtokens.Hourglass(0, 4, iters=3, k=5, temperature=2.0)
+    half = tokens.to(dtype)
+    reduced, expected = reducer.reduce(half, (8, 8)), reducer.reduce(half.float(), (8, 8))
+    assert reduced.tokens.dtype == dtype
+    for given, wanted in zip(reduced.record, expected.record):
+        torch.testing.assert_close(given, wanted)
 
 
 def gradients(model, images, passes=1):

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from .attachment import refuse_data_parallel
 from .hosts import FAMILIES, Host, find_hosts
 from .reducers import Reducer
 from .reduction import Reduction
@@ -18,10 +19,12 @@ def attach(model: nn.Module, reducer: Reducer) -> Reduction:
         the attachment; `remove()` it, or use it as a context manager.
 
     Raises:
-        ValueError: no known backbone, several of them, settings that don't fit it, or something attached already.
+        ValueError: no known backbone, several of them, settings that don't fit it, something attached already, or
+            `nn.DataParallel`.
     """
     if not isinstance(reducer, Reducer):
         raise ValueError(f'reducer={reducer!r} must be a reducer, for instance fewtokens.Hourglass(after=10, grid=28)')
+    refuse_data_parallel(model)
     return Reduction(_only_host(model), reducer)
 
 

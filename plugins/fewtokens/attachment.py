@@ -36,13 +36,22 @@ def forget_compiled() -> None:
         sys.modules['torch._dynamo'].reset()
 
 
-def refuse_replicas(module: nn.Module) -> None:
-    """Raises a RuntimeError in a copy that nn.DataParallel made, whose replaced calls are those of the original."""
-    if getattr(module, '_is_replica', False) or isinstance(module, nn.DataParallel):
-        raise RuntimeError(
-            'fewtokens does not work inside nn.DataParallel, whose copies share the calls of one model: use '
-            'DistributedDataParallel, or one device'
-        )
+_DATA_PARALLEL = (
+    'fewtokens does not work inside nn.DataParallel, whose copies share the calls of one model: use '
+    'DistributedDataParallel, or one device'
+)
+
+
+def refuse_data_parallel(model: nn.Module) -> None:
+    """Raises a ValueError where the model is wrapped, or has a part that is."""
+    if any(isinstance(module, nn.DataParallel) for module in model.modules()):
+        raise ValueError(_DATA_PARALLEL)
+
+
+def refuse_replica(module: nn.Module) -> None:
+    """Raises a RuntimeError in a copy that nn.DataParallel made of a module."""
+    if getattr(module, '_is_replica', False):
+        raise RuntimeError(_DATA_PARALLEL)
 
 
 def attached(model: nn.Module) -> list[Attachment]:

@@ -58,6 +58,8 @@ class Pass:
     grid: Grid
     training: bool
     """Gradients were on when it began: a checkpointed block may run again after it ended."""
+    thread: int = 0
+    """That it began in."""
     backward: int = -1
     """The number of the backward pass that it began in, -1 for none."""
     counted: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attachment import Attachment, attached, forget_compiled, refuse_replicas
+from .attachment import Attachment, attached, forget_compiled, refuse_replica
 from .current import Current
 from .hosts import AttentionContext, Host, Layout, ReplacedCall
 from .levels import Level, Pass
@@ -40,13 +40,13 @@ class Reduction(Attachment):
         self._last: dict[int, Level] = {}
         self._trained: Pass | None = None
         self._unfinished = 0
-        self._recomputed = False
+        self._recomputed: dict[int, Pass] = {}
         self._replace_calls()
         forget_compiled()
 
     def __getstate__(self) -> dict[str, Any]:
         # Tensors of a pass under way belong to its graph: a copy starts afresh.
-        return {**self.__dict__, '_last': {}, '_trained': None, '_unfinished': 0}
+        return {**self.__dict__, '_last': {}, '_trained': None, '_unfinished': 0, '_recomputed': {}}
 
     @property
     def cluster_map(self) -> Tensor | None:
@@ -130,7 +130,7 @@ class Reduction(Attachment):
             handles.append(ReplacedCall(self._head.exit, _Replacement(self._leave_head)))
 
     def _see_entry(self, module: nn.Module, args: tuple) -> None:
-        refuse_replicas(module)
+        refuse_replica(module)
 
     # A forward pass
 
@@ -142,16 +142,17 @@ class Reduction(Attachment):
         if torch.compiler.is_dynamo_compiling():
             state = Pass(grid, training)
         else:
-            state = Pass(grid, training, torch._C._current_graph_task_id())
+            state = Pass(grid, training, threading.get_ident(), torch._C._current_graph_task_id())
             self._expect_backward(state)
         self._current.set(state)
         return output
 
     def _expect_backward(self, state: Pass) -> None:
-        """A block that runs again in backward finds the last pass that was trained, alone."""
+        """Keeps the last pass that was trained: under activation checkpointing its blocks run again in backward."""
         with _COUNTING:
-            self._unfinished = (0 if self._recomputed else self._unfinished) + state.training
-            self._recomputed = False
+            # A thread that goes on has ended its backward passes.
+            self._recomputed = {n: one for n, one in self._recomputed.items() if one.thread != state.thread}
+            self._unfinished += state.training
             self._trained = state if state.training else self._trained if self._unfinished else None
 
     def _state(self) -> Pass | None:
@@ -161,14 +162,24 @@ class Reduction(Attachment):
         backward = torch._C._current_graph_task_id()
         if backward == -1 or (state is not None and state.backward == backward):
             return state
+        return self._recomputed.get(backward) or self._find_recomputed(backward)
+
+    def _find_recomputed(self, backward: int) -> Pass:
+        """The pass whose blocks run again in this backward pass: the only one that there is, or none."""
         with _COUNTING:
-            self._recomputed = True
-        if self._unfinished > 1:
-            raise RuntimeError(
-                f'{self._unfinished} forward passes came before this backward pass: activation checkpointing with '
-                'fewer tokens works with one. Run backward after each, or switch checkpointing (with_cp) off'
-            )
-        return self._trained
+            if self._unfinished == 1:
+                passes = [self._trained]
+            else:
+                # The graph of a pass may be run through again.
+                passes = [] if self._unfinished else list({id(one): one for one in self._recomputed.values()}.values())
+            count, self._unfinished = self._unfinished or len(self._recomputed), 0
+            if len(passes) == 1:
+                self._recomputed[backward] = passes[0]
+                return passes[0]
+        raise RuntimeError(
+            f'{count} forward passes came before this backward pass: activation checkpointing with fewer tokens works '
+            'with one. Run backward after each, or switch checkpointing (with_cp) off'
+        )
 
     def run_block(self, index: int, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         """Calls a block with the tokens that are due, and returns those that its caller expects."""

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .attachment import Attachment, attached, forget_compiled, refuse_replicas
+from .attachment import Attachment, attached, forget_compiled, refuse_data_parallel, refuse_replica
 from .hosts import mmseg_beit, swin
 from .hosts.attention import ReplacedCall, without_weights
 from .hosts.base import class_names
@@ -13,6 +13,7 @@ class FusedAttention(Attachment):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        refuse_data_parallel(model)
         self.places: list[str] = []
         if any(isinstance(other, FusedAttention) for other in attached(model)):
             raise ValueError(f'{type(model).__name__} has fused attention attached already: remove() it first')
@@ -37,7 +38,7 @@ class FusedAttention(Attachment):
         return []
 
     def _mark(self, module: nn.Module, args: tuple) -> None:
-        refuse_replicas(module)
+        refuse_replica(module)
 
     def summary(self) -> str:
         if not self.places:

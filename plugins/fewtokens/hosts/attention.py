@@ -1,10 +1,14 @@
 """Calls that are replaced and put back, and those of PyTorch's MultiheadAttention."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .layout import Layout
 
@@ -30,7 +34,7 @@ Context = Callable[[], AttentionContext | None]
 
 @dataclass
 class KeyBias:
-    """Stands in for the call of an `nn.MultiheadAttention`: adds the context's bias, in a way that fused kernels take."""
+    """Stands in for an `nn.MultiheadAttention`'s call: adds the context's bias, in a way that fused kernels take."""
 
     context: Context
 
@@ -41,6 +45,14 @@ class KeyBias:
             # A mask over keys alone, [B, keys], stays small: it is broadcast over heads and queries.
             kwargs['key_padding_mask'] = bias
         return forward(query, *args, **kwargs)
+
+
+def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float, scale: float) -> Tensor:
+    """PyTorch's fused attention with a bias on the logits, or its plain one where the fused can't be differentiated."""
+    transformed = not torch.compiler.is_dynamo_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+    # Under torch.func PyTorch doesn't see that the bias has a gradient, and takes a kernel that gives it none.
+    with sdpa_kernel(SDPBackend.MATH) if transformed else nullcontext():
+        return F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout, scale=scale)
 
 
 def without_weights(module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..ops.tables import kept
 from . import mmseg_vit
-from .attention import AttentionContext, Context, ReplacedCall
+from .attention import AttentionContext, Context, ReplacedCall, biased_attention
 from .base import Grid, Host, class_names
 from .relative_positions import relative_offsets, resize_table
 
@@ -62,7 +62,7 @@ def attend(module: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
         qkv = module.qkv(x)
     query, key, value = qkv.unflatten(2, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
     dropout = module.attn_drop.p if module.training else 0.0
-    out = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout, scale=module.scale)
+    out = biased_attention(query, key, value, bias, dropout, module.scale)
     return module.proj_drop(module.proj(out.transpose(1, 2).flatten(2)))
 
 

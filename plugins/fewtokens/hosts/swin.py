@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..ops.tables import kept
-from .attention import Context, ReplacedCall
+from .attention import Context, ReplacedCall, biased_attention
 from .base import Grid, Host, class_names
 from .layout import Layout, Windows
 from .relative_positions import relative_offsets, resize_table
@@ -119,7 +118,7 @@ def attend(
                 mask = mask + keys[:, down, across].flatten(0, 2)[:, None, None]
             part = qkv[:, down, across]
             query, key, value = part.flatten(0, 2).permute(2, 0, 3, 1, 4)
-            attended = F.scaled_dot_product_attention(query, key, value, mask.to(query.dtype), dropout, scale=msa.scale)
+            attended = biased_attention(query, key, value, mask, dropout, msa.scale)
             beside.append(attended.transpose(1, 2).unflatten(0, part.shape[:3]))
         out.append(_joined(beside, dim=2))
     out = _shift(layout.uncut(msa.proj_drop(msa.proj(_joined(out, dim=1).flatten(-2)))), [-shift for shift in shifts])

@@ -84,6 +84,7 @@ def reconstruction_weights(
         raise ValueError(
             f"k={k} must be at least 1, temperature={temperature} positive and normalize={normalize!r} 'sum' or 'l2'"
         )
+    before, centers = before.detach(), centers.detach()  # forward-mode derivatives go through no_grad
     bias = centers.square().sum(-1).neg()[:, None].expand(-1, before.shape[1], -1)
     similar = torch.baddbmm(bias, before, centers.transpose(1, 2), alpha=2)
     best, nearest = similar.topk(min(k, centers.shape[1]), dim=2)

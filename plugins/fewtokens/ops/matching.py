@@ -37,7 +37,7 @@ def match_pairs(metric: Tensor, r: int, num_prefix_tokens: int = 0) -> Tensor:
     similar[:, : (num_prefix_tokens + 1) // 2] = -torch.inf
     similar[:, :, : num_prefix_tokens // 2] = -torch.inf
     best, target = similar.nan_to_num(nan=-2.0, neginf=-torch.inf).max(dim=2)
-    away = torch.zeros_like(best, dtype=torch.bool).scatter_(1, best.topk(r, dim=1).indices, True)
+    away = torch.zeros_like(best).scatter(1, best.topk(r, dim=1).indices, 1.0).bool()
     n_kept = best.shape[1] - r
     even = torch.where(away, n_kept + target, (~away).cumsum(dim=1) - 1)
     odd = (n_kept + torch.arange(n_tokens // 2, device=metric.device)).expand(metric.shape[0], -1)

@@ -35,7 +35,8 @@ def merge_tokens(
     check_clustering(x, grid, clusters, iters, window)
     sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
     with torch.no_grad():
-        centers, labels = _assign(x, grid, clusters, iters, window)
+        # Detached as well: forward-mode derivatives go through no_grad.
+        centers, labels = _assign(x.detach(), grid, clusters, iters, window)
     means, merged = mean_by_label(x, labels, sizes, centers)
     return means, labels, merged
 
