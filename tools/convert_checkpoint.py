@@ -10,7 +10,6 @@ resizes its position table to the config's image size; a Swin alone for `model.b
 
 import argparse
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from torch import Tensor
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.files import write_whole
 from fewtokens.openmmlab.checkpoint_keys import LAYOUTS, convert_keys
+from fewtokens.openmmlab.checkpoints import dataset_meta_of, file_kind, load_checkpoint, state_dict_of
 from fewtokens.openmmlab.cli import run
-from fewtokens.openmmlab.model import load_checkpoint
 
 # What a checkpoint is of, by the first name in its keys that is found.
 KINDS = {
@@ -56,44 +55,53 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('target', type=Path, metavar='OUT', help='the .pth file to write')
     parser.add_argument('--arch', choices=['auto', *LAYOUTS], default='auto', help='the layout of IN, found by itself')
     args = parser.parse_args(arguments)
-    weights = convert_keys(read_weights(args.source), args.arch)
-    write_whole(args.target, lambda path: torch.save(dict(state_dict=weights), path))
+    checkpoint = read_checkpoint(args.source)
+    weights = convert_weights(state_dict_of(checkpoint, args.source), args.arch, args.source)
+    content: dict[str, Any] = dict(state_dict=weights)
+    if classes := dataset_meta_of(checkpoint):
+        content['meta'] = dict(dataset_meta=classes)
+    write_whole(args.target, lambda path: torch.save(content, path))
     prefixes = {key.partition('.')[0] for key in weights}
     kind = next((kind for prefix, kind in KINDS.items() if prefix in prefixes), 'a VisionTransformer alone')
     print(f'{args.target}: {len(weights)} tensors of {kind}')
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by key. Nothing in the file is executed; a file that would need it is refused."""
-    if path.suffix == '.npz':
-        if not path.is_file():
-            raise FileNotFoundError(f'there is no checkpoint {str(path)!r}')
-        try:
-            with np.load(path) as arrays:
-                return {key: torch.from_numpy(arrays[key]) for key in arrays}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f'{path} is no archive of arrays: {error}') from error
-    checkpoint = read_arrays(path) if path.suffix == '.pkl' else load_checkpoint(path)
-    for name in ('state_dict', 'model'):
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(name), dict):
-            checkpoint = checkpoint[name]
-    if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
-        raise ValueError(f"{path} holds neither a state_dict nor one under 'state_dict' or 'model'")
-    return checkpoint
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a file of weights holds. Nothing in the file is executed; a file that would need it is refused."""
+    readers = dict(npz=read_archive, pickle=read_pickle)
+    return readers.get(file_kind(path), load_checkpoint)(path)
 
 
-def read_arrays(path: Path) -> Any:
+def read_archive(path: Path) -> dict[str, Tensor]:
+    """The arrays of a .npz, as tensors."""
+    try:
+        with np.load(path) as arrays:
+            return {key: torch.from_numpy(arrays[key]) for key in arrays}
+    except Exception as error:  # noqa: BLE001  what a damaged archive raises can be anything
+        raise ValueError(f'{str(path)!r} cannot be read as an archive of arrays: {first_line(error)}') from error
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
     """detectron2's model zoo: a pickle of arrays, as tensors."""
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}')
     try:
         with open(path, 'rb') as file:
             checkpoint = ArrayUnpickler(file, encoding='latin1').load()
         weights = checkpoint.get('model', checkpoint)
         return {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
-    except Exception as error:  # what a damaged pickle raises can be anything
-        reason = str(error).partition('\n')[0] or type(error).__name__
-        raise ValueError(f'{path} cannot be read as a pickle of arrays: {reason}') from error
+    except Exception as error:  # noqa: BLE001  what a damaged pickle raises can be anything
+        raise ValueError(f'{str(path)!r} cannot be read as a pickle of arrays: {first_line(error)}') from error
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition('\n')[0] or type(error).__name__
+
+
+def convert_weights(weights: dict[str, Tensor], arch: str, source: Path) -> dict[str, Tensor]:
+    """`convert_keys`, with errors that name the file."""
+    try:
+        return convert_keys(weights, arch)
+    except (ValueError, RuntimeError, LookupError) as error:  # the last two from weights of other shapes or missing
+        raise ValueError(f'{str(source)!r} cannot be converted: {first_line(error)}') from error
 
 
 if __name__ == '__main__':

@@ -1,11 +1,13 @@
 """Trains a model of an mmseg, mmdet or text-video retrieval config, with or without a plugin."""
 
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.openmmlab.checkpoints import load_from_local, make_mmengine_safe
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
 from fewtokens.openmmlab.data import check_folders, check_paths, check_samples
 
@@ -24,12 +26,31 @@ def main() -> None:
     if args.resume and (latest := find_latest_checkpoint(config.work_dir)):
         # MMEngine goes on from load_from if there is one: from a config's earlier phase, not from where it stopped.
         config.resume, config.load_from = True, latest
+    check_start(config)
     if args.amp:
         # MMEngine's own mixed precision needs a GPU.
         config.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
     runner = Runner.from_cfg(config)
     check_data(runner, args.skip_unreadable)
     runner.train()
+
+
+def check_start(config: Config) -> None:
+    """Reads the file that a training starts or goes on from before data and model are built."""
+    make_mmengine_safe()
+    source = config.get('load_from')
+    if not source or '://' in source:
+        return
+    checkpoint = load_from_local(source)
+    if not config.get('resume'):
+        return
+    missing = [name for name in ('meta', 'message_hub', 'optimizer') if not isinstance(checkpoint.get(name), dict)]
+    missing = missing or [f'meta.{name}' for name in ('epoch', 'iter') if name not in checkpoint['meta']]
+    if missing:
+        raise ValueError(
+            f'{source!r} has no {" and no ".join(missing)}, without which a training cannot go on: with resume=False '
+            'it starts from the weights'
+        )
 
 
 def check_data(runner: Runner, skip: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 from coco import write_checkpoint, write_coco_config, write_coco_scenes
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -132,6 +133,23 @@ def test_predict(run, folder, tmp_path, kind):
     result = run('predict.py', *args, '--out', tmp_path / 'out')
     assert result.returncode == 0, result.err
     assert cv2.imread(str(tmp_path / 'out/a.jpg.jpg')).shape == (512, 5 * 512, 3)
+
+
+@KINDS
+def test_predict_with_a_published_checkpoint(run, folder, tmp_path, kind):
+    """In the old format, with classes alone, as of version 0.x, or with nothing but weights."""
+    (tmp_path / 'pictures').mkdir()
+    shutil.copy(folder / 'data/validation/00003.jpg', tmp_path / 'pictures/a.jpg')
+    given = torch.load(folder / f'{kind}.pth', weights_only=True)
+    classes = dict(CLASSES=given['meta']['dataset_meta']['classes'])
+    pictures = []
+    for content in (given, dict(given, meta=classes), dict(state_dict=given['state_dict'])):
+        torch.save(content, tmp_path / 'given.pth', _use_new_zipfile_serialization=False)
+        args = [folder / f'{kind}.py', tmp_path / 'given.pth', tmp_path / 'pictures']
+        result = run('predict.py', *args, '--out', tmp_path / 'out')
+        assert result.returncode == 0, result.err
+        pictures.append((tmp_path / 'out/a.jpg.jpg').read_bytes())
+    assert pictures[0] == pictures[1] == pictures[2]
 
 
 def test_macs_of_two_stages_need_an_image(run, fails, folder):

@@ -1,11 +1,13 @@
 import copy
 import json
 import logging
+import pathlib
 
 import open_clip
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 from torch.nn import functional as F
@@ -229,9 +231,27 @@ def test_bad_input():
         ClipRetrieval(dict(config=CLIP, pretrained='nowhere')).init_weights()
 
 
-@pytest.mark.parametrize('content', ['text', dict(a=torch.zeros(1)), dict(logit_scale=torch.zeros(()))])
-def test_weights_of_something_else(tmp_path, content):
+@pytest.mark.parametrize(
+    'content, reason',
+    [
+        ('text', 'is no checkpoint: it is text'),
+        ('', 'is no checkpoint: it is empty'),
+        ([torch.zeros(1)], 'holds no weights: it is of type list'),
+        (dict(state_dict=None), 'holds no weights: its state_dict is None'),
+        (dict(a=torch.zeros(1), args=pathlib.PurePosixPath('x')), 'it carries pathlib.'),
+        (dict(a=torch.zeros(1)), 'does not fit the config'),
+        (dict(logit_scale=torch.zeros(())), 'does not fit the config'),
+        # Read for MMEngine's sake, but not by open_clip.
+        (dict(state_dict=dict(a=torch.zeros(1)), log=HistoryBuffer()), 'does not fit the config: it carries mmengine.'),
+    ],
+)
+@pytest.mark.parametrize('zipped', [True, False])
+def test_weights_of_something_else(tmp_path, content, reason, zipped):
     path = tmp_path / 'clip.pt'
-    path.write_text(content) if isinstance(content, str) else torch.save(content, path)
-    with pytest.raises(ValueError, match='clip.pt.* does not fit the config'):
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=f'clip.pt. {reason}|clip.pt. .*safely: {reason}') as error:
         ClipRetrieval(dict(config=CLIP, pretrained=str(path))).init_weights()
+    assert 'weights_only' not in str(error.value) and '\n' not in str(error.value)

@@ -13,7 +13,7 @@ from mmengine.dataset import Compose
 from mmengine.utils import ProgressBar
 from torch import nn
 
-from .drawing import draw_prediction, read_image
+from .drawing import complete_metainfo, draw_prediction, read_image
 from .files import write_whole
 from .pictures import draw_clusters, encode_jpeg, look
 from .variants import Variant
@@ -48,10 +48,11 @@ def predict_folder(
         raise FileNotFoundError(f'no pictures in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
     steps = config.test_dataloader.dataset.pipeline
     pipeline = Compose([step for step in steps if not step['type'].endswith('Annotations')])
+    metainfo = complete_metainfo(model.dataset_meta, config)
     batches, unreadable = _load(pipeline, files, skip_unreadable)
     predictions, progress = [], ProgressBar(len(batches), file=sys.stderr)
     for file, batch in batches.items():
-        predictions.append(_predict(model, variants, file, batch, out))
+        predictions.append(_predict(model, variants, file, batch, metainfo, out))
         progress.update()
     print(file=sys.stderr)
     names = [variant.name for variant in variants]
@@ -77,7 +78,9 @@ def _load(pipeline: Compose, files: list[Path], skip: bool) -> tuple[dict[Path, 
     return batches, unreadable
 
 
-def _predict(model: nn.Module, variants: list[Variant], file: Path, batch: dict[str, Any], out: Path) -> Prediction:
+def _predict(
+    model: nn.Module, variants: list[Variant], file: Path, batch: dict[str, Any], metainfo: dict[str, Any], out: Path
+) -> Prediction:
     milliseconds, painted = [], []
     for variant in variants:
         start = time.perf_counter()
@@ -86,7 +89,7 @@ def _predict(model: nn.Module, variants: list[Variant], file: Path, batch: dict[
         if not painted:
             painted.append(read_image(seen.sample))
         image = painted[0]
-        painted.append(draw_prediction(image, seen.sample, model.dataset_meta))
+        painted.append(draw_prediction(image, seen.sample, metainfo))
         if seen.clusters is not None:
             painted.append(draw_clusters(image, seen.clusters))
     name = f'{file.name}.jpg'

@@ -2,13 +2,10 @@
 
 import logging
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -16,48 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
-# NumPy scalars and arrays, which MMEngine writes into a checkpoint beside tensors.
-_SAFE = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]
-_SAFE += [type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'bool')]
-
-
-class _Ignored:
-    """Stands for MMEngine's log history and learning-rate schedules: not needed here, and nothing of them is run."""
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-
-def _safe_globals(path: str | os.PathLike) -> list[Any]:
-    named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    ignored = [name for name in named if name.startswith(('mmengine.logging.', 'mmengine.optim.scheduler.'))]
-    return _SAFE + [(_Ignored, name) for name in (*ignored, 'builtins.getattr')]
-
-
-def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads a checkpoint without running code that it might carry.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, or carries objects that can't be loaded safely.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}')
-    try:
-        with torch.serialization.safe_globals(_safe_globals(path)):
-            return torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).partition('\n')[0] or type(error).__name__
-        raise ValueError(
-            f'checkpoint {str(path)!r} cannot be loaded safely (weights only): {reason}. It is damaged, no checkpoint, '
-            'or carries Python objects: keep its state_dict alone'
-        ) from error
-
-
-def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint, without the prefix that a distributed wrapper leaves."""
-    state = checkpoint.get('state_dict', checkpoint)
-    return {name.removeprefix('module.'): value for name, value in state.items()}
+from .checkpoints import dataset_meta_of, load_checkpoint, state_dict_of
 
 
 def check_weights(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
@@ -80,12 +36,15 @@ def check_weights(model: nn.Module, state: dict[str, torch.Tensor], source: str)
 
 
 def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> None:
-    """Fills a model with a checkpoint's weights; raises what `load_checkpoint` and `check_weights` do."""
+    """Fills a model with a checkpoint's weights, and gives it `dataset_meta`: what the checkpoint says of its classes.
+
+    Raises what `load_checkpoint`, `state_dict_of` and `check_weights` do.
+    """
     loaded = load_checkpoint(checkpoint)
-    state = state_dict_of(loaded)
+    state = state_dict_of(loaded, checkpoint)
     check_weights(model, state, str(checkpoint))
     model.load_state_dict(state, strict=False)
-    model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
+    model.dataset_meta = dataset_meta_of(loaded)
 
 
 def build_model(

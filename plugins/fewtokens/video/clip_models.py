@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,8 +64,18 @@ def load_pretrained(clip: nn.Module, name: str | None, pretrained: str) -> None:
     try:
         open_clip.load_checkpoint(clip, path)
     except Exception as error:  # noqa: BLE001  unpicklers raise whatever they like at a damaged file
-        reason = ' '.join(str(error).split())[:200]
+        reason = _why_unfit(path, error)
         raise ValueError(f'{pretrained!r} does not fit {name or "the config"}: {reason}') from error
+
+
+def _why_unfit(path: str, error: Exception) -> str:
+    """Why open_clip could not take a file; a ValueError says so where the file itself is no checkpoint."""
+    # MMEngine, which this needs, is not there for every use of CLIP.
+    from ..openmmlab.checkpoints import file_kind, load_checkpoint, reason_of, state_dict_of
+
+    if file_kind(path) != 'npz':
+        state_dict_of(load_checkpoint(path), path)
+    return reason_of(error) if isinstance(error, pickle.UnpicklingError) else ' '.join(str(error).split())[:200]
 
 
 def read_config(config: str | dict[str, Any]) -> dict[str, Any]:
