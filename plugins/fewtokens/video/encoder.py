@@ -97,8 +97,7 @@ class VideoEncoder(nn.Module):
         embeddings, real = self.encode_frames(video, mask)
         if self.temporal is not None:
             embeddings = self.temporal(embeddings, real)
-        embeddings = torch.where(real[:, :, None], F.normalize(embeddings, dim=2), 0)
-        return F.normalize(embeddings.sum(dim=1) / real.sum(dim=1, keepdim=True), dim=1)
+        return _mean_direction(embeddings, real)
 
     def encode_frames(self, video: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Embeds each frame, or each segment where there is a clustering: before temporal module and pooling.
@@ -169,6 +168,16 @@ class VideoEncoder(nn.Module):
         if isinstance(clustering, nn.ModuleList):
             return list(zip(after, clustering))
         return [(after, clustering)]
+
+
+def _mean_direction(embeddings: Tensor, real: Tensor) -> Tensor:
+    """Of a video's real embeddings, [B, S, D] and [B, S] bool: [B, D], of unit length."""
+    # float16 has no room for the norm of large embeddings, nor for what keeps normalize from dividing by zero.
+    wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+    directions = torch.where(real[:, :, None], F.normalize(wide, dim=2), 0)
+    mean = F.normalize(directions.sum(dim=1) / real.sum(dim=1, keepdim=True), dim=1)
+    # The type that `encode_text(normalize=True)` has: CUDA's autocast widens what it normalises.
+    return mean.to(F.normalize(embeddings[:, 0], dim=1).dtype)
 
 
 def _pooled(out: Tensor | tuple[Tensor, ...]) -> Tensor:
