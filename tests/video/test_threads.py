@@ -275,6 +275,16 @@ def test_a_pass_without_the_plugins_clustering_does_not_count():
         assert attachment.passes == 1 and attachment.token_counts == (4 * 17, 12)
 
 
+def test_settings_are_not_changed_where_using_hides_them():
+    encoder = VideoEncoder(make_clip(), kmedoids(), after=2)
+    with encoder.using(None):
+        with pytest.raises(ValueError, match=r'using\(\) another clustering'):
+            encoder.cluster_with(kmedoids(1, 5), 1)
+        with pytest.raises(ValueError, match=r'using\(\) another clustering'):
+            attach_plugin(encoder, parse_plugin('SegmentClustering(segments=2, clusters=5, after=1)'))
+    assert encoder.after == 2 and encoder.clustering.segments == 3
+
+
 def with_another_forward(clip):
     """A forward of the user's own, as a method: each frame upside down."""
     visual, forward = clip.visual, type(clip.visual).forward

@@ -136,7 +136,12 @@ class VideoEncoder(nn.Module):
         """Works with another clustering, or with none, from now on; settings as at the start.
 
         In all threads: passes that have begun end as they began.
+
+        Raises:
+            ValueError: settings don't fit the tower, or this is within a `using`, which would hide them.
         """
+        if id(self) in _IN_USE.get():
+            raise ValueError('the encoder is using() another clustering here: end that before it gets a new one')
         clustering, after = self._checked(clustering, after)
         with _SETTLING:
             # Its weights are the encoder's. `add_module` refuses a name that is a property.
