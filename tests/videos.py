@@ -55,11 +55,14 @@ def write_audio(path):
 def turn(path, degrees):
     """Marks an mp4 as one to be shown turned clockwise, as phones do."""
     sine, cosine = {90: (1, 0), 180: (0, -1), 270: (-1, 0)}[degrees]
-    one = 1 << 16
+    return show_by(path, cosine, sine, -sine, cosine)
+
+
+def show_by(path, a, b, c, d):
+    """Gives an mp4 a display matrix: x to the right and y down are shown at a x + c y to the right, b x + d y down."""
     content = bytearray(path.read_bytes())
     matrix = content.find(b'tkhd') + 4 + 40
-    content[matrix : matrix + 36] = struct.pack(
-        '>9i', one * cosine, one * sine, 0, -one * sine, one * cosine, 0, 0, 0, 1 << 30
-    )
+    numbers = (round(number * (1 << 16)) for number in (a, b, 0, c, d, 0, 0, 0))
+    content[matrix : matrix + 36] = struct.pack('>9i', *numbers, 1 << 30)
     path.write_bytes(bytes(content))
     return path

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.measure.files import shown
 from fewtokens.openmmlab.cli import at_least, run, usable_device
 from fewtokens.video import search_model
 from fewtokens.video.contact_sheet import write_contact_sheet
@@ -67,7 +67,8 @@ def index_folder(args: argparse.Namespace) -> None:
     if not is_main_process():
         return
     print(
-        f'{args.index}: {update.total} videos; {update.added} new, {update.changed} changed, {update.removed} removed'
+        f'{shown(args.index)}: {update.total} videos; '
+        f'{update.added} new, {update.changed} changed, {update.removed} removed'
     )
     if update.unreadable:
         print(f'{len(update.unreadable)} unreadable videos left out:')
@@ -116,13 +117,7 @@ def find_videos(args: argparse.Namespace) -> None:
         print(f'{rank:4} | {hit.score:5.3f} | {shown(hit.path)}')
     if args.html:
         write_contact_sheet(args.html, args.query, hits, index.folder, len(index))
-        print(f'contact sheet: {args.html}')
-
-
-def shown(text: Any) -> str:
-    """Text that can be printed, whatever a file is called."""
-    encoding = sys.stdout.encoding or 'utf-8'
-    return str(text).encode(encoding, 'replace').decode(encoding)
+        print(f'contact sheet: {shown(args.html)}')
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from disk import room_for
 from videos import moving_frames, write_video
 
 from fewtokens.video.index_files import read_manifest
@@ -177,6 +178,65 @@ def test_unreadable_videos(main, folder, model, tmp_path, capsys):
     assert re.search(r'cut.mp4: .*\n.*empty.webm: the file is empty', out)
     main('index', folder, *where, '--skip-unreadable')
     assert '2 unreadable videos left out:' in capsys.readouterr().out
+
+
+ODD = '\x1b]0;title\x07\x1b[2J\n\u202e\x9b\udcff.mp4'
+ESCAPED = r'\x1b]0;title\x07\x1b[2J\n\u202e\x9b?.mp4'
+
+
+def clean(text):
+    return text.isprintable() or all(letter.isprintable() or letter == '\n' for letter in text)
+
+
+def test_names_that_steer_terminals_are_escaped(run, folder, model, tmp_path):
+    """In lists, in messages and on the page."""
+    folder = folder.rename(tmp_path / 'videos \x1b[1m')
+    (folder / 'a.mp4').rename(folder / ODD)
+    index = tmp_path / 'index\x1b[1m'
+    where = ['--index', index]
+    result = run('search_videos.py', 'index', folder, *model, *where)
+    assert result.returncode == 0 and clean(result.out) and r'index\x1b[1m: 5 videos; 5 new' in result.out, result.err
+    page = tmp_path / 'found\x1b[1m.html'
+    result = run('search_videos.py', 'find', 'a bar \x1b[1m', *where, '--html', page)
+    assert clean(result.out) and len(rows(result.out)) == 5 and r'found\x1b[1m.html' in result.out
+    assert rf'{tmp_path}/videos \x1b[1m/{ESCAPED}' in [name for _, name in rows(result.out)]
+    html = page.read_text()
+    assert clean(html) and html.count('data:image/jpeg;base64,') == 30 and f'>{ESCAPED}</a>' in html
+    assert rf'videos in {tmp_path}/videos \x1b[1m.' in html and r'“a bar \x1b[1m”' in html
+    (folder / ODD).write_bytes(b'')
+    result = run('search_videos.py', 'index', folder, *where, '--workers', 1)
+    assert result.returncode == 2 and clean(result.err.splitlines()[-1])
+    assert result.err.splitlines()[-1].endswith(f'{ESCAPED}: the file is empty; --skip-unreadable leaves such videos '
+                                                'out and counts them')  # fmt: skip
+    result = run('search_videos.py', 'index', folder, *where, '--workers', 1, '--skip-unreadable')
+    assert clean(result.out) and f'{ESCAPED}: the file is empty' in result.out
+    (folder / ODD).unlink()
+    result = run('search_videos.py', 'find', 'a bar', *where, '--html', page)
+    assert result.returncode == 0 and clean(page.read_text())
+    for file in index.rglob('index.faiss'):
+        file.write_bytes(b'damaged')
+    result = run('search_videos.py', 'find', 'a bar', *where)
+    assert result.returncode == 2 and r'index\x1b[1m/generation-2/index.faiss is damaged' in result.err
+
+
+def test_letters_that_a_terminal_lacks(folder, model, tmp_path):
+    (folder / 'a.mp4').rename(folder / 'été 猫.mp4')
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONIOENCODING': 'ascii'}
+    for args in (['index', folder, *model], ['find', 'a bar', '--html', tmp_path / 'found.html']):
+        command = [*map(str, (sys.executable, TOOL, *args, '--index', tmp_path / 'index'))]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+    assert r'\xe9t\xe9 \u732b.mp4' in result.stdout and 'été 猫.mp4' in (tmp_path / 'found.html').read_text()
+
+
+def test_a_full_disk_leaves_the_old_page(run, folder, model, tmp_path):
+    where, page = ['--index', tmp_path / 'index'], tmp_path / 'found.html'
+    run('search_videos.py', 'index', folder, *model, *where)
+    page.write_text('old')
+    with room_for(5000):
+        result = run('search_videos.py', 'find', 'a bar', *where, '--html', page)
+    assert result.returncode == 2 and result.err.splitlines()[-1] == f"error: [Errno 27] File too large: '{page}'"
+    assert page.read_text() == 'old' and not list(tmp_path.glob('.found*'))
 
 
 def test_two_processes_make_the_same_index(main, folder, model, tmp_path):

@@ -235,6 +235,20 @@ def test_missing_annotations_are_named_with_their_source(tmp_path, kind):
         build(kind, tmp_path)
 
 
+def test_links_between_folders_of_videos(msrvtt, tmp_path):
+    folder, expected = msrvtt / 'MSRVTT_Videos', samples('MSRVTT', msrvtt, 'train')
+    for name in 'abcdef':
+        (folder / name).mkdir()
+        for other in 'abcdef':
+            (folder / name / f'to {other}').symlink_to(folder / other)
+    assert samples('MSRVTT', msrvtt, 'train') == expected
+    folder.rename(tmp_path / 'elsewhere')
+    folder.mkdir()
+    (folder / 'linked').symlink_to(tmp_path / 'elsewhere')
+    found = samples('MSRVTT', msrvtt, 'train')
+    assert [sample[1] for sample in found] == [sample[1].replace('Videos/', 'Videos/linked/') for sample in expected]
+
+
 def test_missing_videos(msrvtt):
     (msrvtt / 'MSRVTT_Videos/video0.mp4').unlink()
     assert samples('MSRVTT', msrvtt, 'train')[0][1] == 'MSRVTT_Videos/video0.mp4', 'it keeps its place'

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from videos import REAL, moving_frames, turn, write_audio, write_video
+from videos import REAL, moving_frames, show_by, turn, write_audio, write_video
 
 from fewtokens.video.decode import VideoError, open_video
 
@@ -88,6 +88,102 @@ def test_pictures_are_upright(tmp_path, degrees):
     path = turn(write_video(tmp_path / 'phone.mp4', moving_frames(8)), degrees)
     frames = open_video(path).frames([2, 7])
     assert np.array_equal(frames, np.rot90(sequential(path)[[2, 7]], -degrees // 90, axes=(1, 2)))
+
+
+def unlike_frames(n, height=48, width=64):
+    """Frames whose four corners differ: no two of the eight ways to turn and mirror them look alike."""
+    frames = moving_frames(n, height, width)
+    frames[:, : height // 4, : width // 4], frames[:, : height // 4, -width // 4 :] = 250, 5
+    return frames
+
+
+def by_hand(frame, a, b, c, d):
+    """A frame whose every pixel is moved to where a matrix of right angles shows it."""
+    height, width = frame.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    right, down = a * x + c * y, b * x + d * y
+    moved = np.empty(((width, height) if a == 0 else (height, width)) + (3,), np.uint8)
+    moved[down - down.min(), right - right.min()] = frame
+    return moved
+
+
+RIGHT_ANGLES = [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for b in (1, -1) for c in (1, -1)]
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov'])
+@pytest.mark.parametrize('matrix', RIGHT_ANGLES)
+def test_pictures_are_shown_as_players_do(tmp_path, matrix, suffix):
+    path = show_by(write_video(tmp_path / f'clip{suffix}', unlike_frames(30), g='10'), *matrix)
+    expected = np.stack([by_hand(frame, *matrix) for frame in sequential(path)])
+    for decoder in ('auto', 'pyav'):
+        frames = open_video(path, decoder).frames([0, 25, 3])
+        assert frames.shape[1:3] == ((64, 48) if matrix[0] == 0 else (48, 64))
+        np.testing.assert_allclose(frames.astype(int), expected[[0, 25, 3]], atol=2)
+    if matrix == (1, 0, 0, 1):
+        open_video(path, 'decord')
+    else:
+        with pytest.raises(VideoError, match='clip.*: decord cannot turn and mirror its pictures as players do'):
+            open_video(path, 'decord')
+
+
+def as_ffmpeg_does(path, *filters):
+    """The first frame through ffmpeg's own filters."""
+    import av
+
+    with av.open(str(path)) as container:
+        graph, stream = av.filter.Graph(), container.streams.video[0]
+        chain = [graph.add(*filter) for filter in (*filters, ('format', 'rgb24'), ('buffersink', None))]
+        graph.link_nodes(graph.add_buffer(template=stream, time_base=stream.time_base), *chain).configure()
+        graph.vpush(next(container.decode(stream)))
+        return graph.vpull().to_ndarray(format='rgb24')
+
+
+def turned(degrees, mirror=1):
+    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    return cosine, sine, -mirror * sine, mirror * cosine
+
+
+AUTOROTATE = {
+    'nearly 90': (turned(89.7), [('transpose', 'clock')]),
+    'nearly 180': (turned(180.4), [('hflip', None), ('vflip', None)]),
+    'nearly 270, mirrored': (turned(270.3, -1), [('transpose', 'clock_flip')]),
+    'nearly 0, mirrored': (turned(-0.4, -1), [('vflip', None)]),
+    'one degree': (turned(1), []),
+    'one degree less': (turned(-1), [('rotate', '359*PI/180')]),
+    'thirty degrees': (turned(30), [('rotate', '30*PI/180')]),
+    'two hundred degrees': (turned(200), [('rotate', '200*PI/180')]),
+    'larger across than along': ((0, 3, -0.5, 0), [('transpose', 'clock')]),
+    'half as large': ((-0.5, 0, 0, 0.5), [('hflip', None)]),
+    'flat': ((0, 0, 0, -1), []),
+    'nothing': ((0, 0, 0, 0), []),
+}
+
+
+@pytest.mark.parametrize('name', AUTOROTATE)
+def test_other_matrices_are_taken_as_ffmpegs_autorotate_does(tmp_path, name):
+    matrix, filters = AUTOROTATE[name]
+    path = show_by(write_video(tmp_path / 'clip.mp4', unlike_frames(3)), *matrix)
+    expected = as_ffmpeg_does(path, *filters)
+    found = open_video(path).frames([0])[0]
+    assert found.shape == expected.shape
+    # Colours are interpolated before or after the turn.
+    assert np.abs(found.astype(int) - expected).mean() < 3
+
+
+def test_pictures_are_mirrored_where_the_stream_says_so(tmp_path):
+    """Not the container: H.264 has a message for it, at key frames."""
+    import av
+
+    plain, path = write_video(tmp_path / 'plain.mp4', unlike_frames(12)), tmp_path / 'clip.mp4'
+    with av.open(str(plain)) as source, av.open(str(path), 'w') as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        flip = av.BitStreamFilterContext('h264_metadata=display_orientation=insert:flip=horizontal', stream)
+        for packet in source.demux(video=0):
+            for flipped in flip.filter(packet if packet.size else None):
+                flipped.stream = stream
+                target.mux(flipped)
+    frames = open_video(path).frames([0, 11])
+    np.testing.assert_allclose(frames.astype(int), sequential(plain)[[0, 11], :, ::-1], atol=2)
 
 
 @pytest.fixture

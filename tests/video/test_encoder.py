@@ -324,6 +324,23 @@ def test_autocast():
     assert torch.nn.functional.cosine_similarity(out.float(), encoder(video)).min() > 0.9
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('scale', [1.0, 1e4, 0.0])
+def test_half_precision_averages_in_float32(dtype, scale):
+    """Embeddings whose norm is beyond float16, or zero."""
+    video = videos(2, 200)
+    embeddings = scale * torch.randn(2, 200, 64) + scale
+    mask = torch.arange(200) < torch.tensor([[150], [200]])
+    encoder = VideoEncoder(make_clip())
+    encoder.encode_frames = lambda video, mask: (embeddings.to(dtype), mask)
+    out = encoder(video, mask)
+    embeddings = embeddings.to(dtype).float()
+    encoder.encode_frames = lambda video, mask: (embeddings, mask)
+    assert out.dtype == dtype and torch.equal(out, encoder(video, mask).to(dtype))
+    assert torch.allclose(out.float().norm(dim=1), torch.tensor(float(scale > 0)), atol=1e-2)
+
+
 def test_using_another_clustering_for_a_while():
     clip, video = make_clip(), videos()
     encoder = VideoEncoder(clip, kmedoids(), after=2)

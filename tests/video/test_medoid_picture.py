@@ -1,6 +1,7 @@
 """Real clips decoded, encoded, clustered, and the tokens that are kept drawn."""
 
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from disk import room_for
 from videos import REAL, moving_frames, write_video
 
 from fewtokens.video import SegmentClustering, VideoEncoder
@@ -116,6 +118,16 @@ def test_tool(tmp_path, monkeypatch, capsys):
     plugin = 'SegmentClustering(segments=2, clusters=9, after=1)'
     assert plugin in run(monkeypatch, capsys, REAL[1], *small, '--plugin', plugin, '--frames', 4, '--out', out).out
     assert cv2.imread(str(out)).shape[0] > 2 * 224 and list(out.parent.iterdir()) == [out]
+    picture = out.read_bytes()
+    with room_for(len(picture) // 2):
+        result = run(monkeypatch, capsys, REAL[1], *small, '--plugin', plugin, '--frames', 4, '--out', out)
+    assert result.err.splitlines()[-1] == f"error: [Errno 27] File too large: '{out}'"
+    assert out.read_bytes() == picture and list(out.parent.iterdir()) == [out]
+    odd = os.fsencode(tmp_path) + b'/\x1b[2J\xff\n.mp4'
+    os.symlink(REAL[1], odd)
+    out = tmp_path / 'a\x1b[2J.png'
+    result = run(monkeypatch, capsys, os.fsdecode(odd), *small, '--plugin', plugin, '--frames', 4, '--out', out)
+    assert result.out == f'{tmp_path}/a\\x1b[2J.png: {plugin}\n' and out.is_file()
     (tmp_path / 'empty.mp4').touch()
     clip = write_video(tmp_path / 'clip.mp4', moving_frames(4))
     for args, message in (

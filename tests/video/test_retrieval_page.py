@@ -48,6 +48,18 @@ def test_right_videos_are_framed_and_have_their_place(samples, tmp_path):
         assert section.count('<img') == len(shown) - (owner == 8)
 
 
+def test_names_that_steer_terminals_are_escaped(samples, tmp_path):
+    odd = tmp_path / '\x1b[31m\u202e4pm.\udcff\n.mp4'
+    (tmp_path / '0.mp4').rename(odd)
+    samples[0]['video_path'] = str(odd)
+    page = METRICS.build(dict(type='RetrievalPage', out_dir=str(tmp_path / 'page')))
+    page.process(None, samples[:1])
+    page.evaluate(1)
+    text = (tmp_path / 'page/index.html').read_text()
+    assert text.count(r'1. \x1b[31m\u202e4pm.?\n.mp4, 0.900') == 4 and '\x1b' not in text and '\u202e' not in text
+    assert 'cannot be read' not in text
+
+
 def test_few_texts_are_all_shown(samples, tmp_path):
     page = METRICS.build(dict(type='RetrievalPage', out_dir=str(tmp_path)))
     page.process(None, samples[:2])

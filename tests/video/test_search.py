@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 
+from fewtokens.video import indexing
 from fewtokens.video.decode import VideoError
-from fewtokens.video.faiss_index import build_index
+from fewtokens.video.faiss_index import build_index, read_index, write_index
+from fewtokens.video.indexing import find_videos
 from fewtokens.video.search import VideoIndex
 
 MODEL = dict(model=dict(type='Stub', width=8), weights='1234', checkpoint='a.pth')
@@ -217,6 +220,109 @@ def test_another_folder_is_refused_and_a_moved_one_is_not(index, folder, tmp_pat
     encode = Encode()
     update(index, moved, encode)
     assert encode.seen == 0 and index.find(embedding(ord('a')), 1)[0].path == moved / 'a.mp4'
+
+
+def names_in(folder):
+    return [file.name for file in find_videos(folder)]
+
+
+def test_links_to_folders_are_followed(index, folder, tmp_path):
+    outside = tmp_path / 'outside'
+    (outside / 'within').mkdir(parents=True)
+    for name, content in {'f.mp4': 'f', 'within/g.mp4': 'g', 'within/.hidden.mp4': 'h'}.items():
+        (outside / name).write_text(content)
+    (folder / 'linked').symlink_to(outside)
+    (folder / 'h.mp4').symlink_to(outside / 'f.mp4')
+    own = ['a.mp4', 'b.MKV', 'd.webm', 'e.avi', 'h.mp4']
+    linked = ['linked/f.mp4', 'linked/within/g.mp4']
+    assert names_in(folder) == [*own, *linked, 'more/c.mp4']
+    update(index, folder)
+    assert index.find(embedding(ord('g')), 1)[0].path == folder / 'linked/within/g.mp4'
+    assert summary(update(index, folder)) == (0, 0, 0, 8)
+    (tmp_path / 'link').symlink_to(folder)
+    assert names_in(tmp_path / 'link') == names_in(folder)
+    (folder / '.linked').symlink_to(outside)
+    (folder / 'linked').unlink()
+    assert names_in(folder) == [*own, 'more/c.mp4']
+
+
+def test_links_that_lead_back_end(folder, tmp_path):
+    """Twenty that lead to each other: as many ways as there are orders of them."""
+    own = names_in(folder)
+    for number in range(20):
+        (folder / f'{number}').mkdir()
+        (folder / f'{number}/up').symlink_to(folder)
+        for other in range(20):
+            (folder / f'{number}/{other}').symlink_to(folder / f'{other}')
+    (folder / 'itself').symlink_to('itself')
+    (folder / 'a link').symlink_to('more')
+    assert names_in(folder) == own, 'each under its own name'
+    (tmp_path / 'outside').mkdir()
+    (tmp_path / 'outside/back').symlink_to(tmp_path)
+    (tmp_path / 'outside/f.mp4').write_text('f')
+    (folder / 'out').symlink_to(tmp_path / 'outside')
+    (folder / 'out again').symlink_to(tmp_path / 'outside')
+    assert names_in(folder) == sorted([*own, 'out/f.mp4'])
+
+
+def test_a_link_that_leads_nowhere_is_no_reason_to_forget_a_video(index, folder, tmp_path):
+    (tmp_path / 'f.mp4').write_text('f')
+    (folder / 'f.mp4').symlink_to(tmp_path / 'f.mp4')
+    (folder / 'notes').symlink_to(tmp_path / 'gone')
+    assert summary(update(index, folder)) == (6, 0, 0, 6)
+    (tmp_path / 'f.mp4').unlink()
+    with pytest.raises(ValueError, match='f.mp4.*; --skip-unreadable leaves such videos out'):
+        update(index, folder)
+    result = update(index, folder, skip_unreadable=True)
+    assert summary(result) == (0, 0, 1, 5) and list(result.unreadable) == ['f.mp4']
+
+
+class Wide(Encode):
+    def __call__(self, videos):
+        super().__call__(videos)
+        return torch.stack([embedding(int(video[0, 0, 0, 0]), 4096) for video in videos])
+
+
+def test_what_a_full_disk_left_unwritten_is_named(index, folder, monkeypatch, capsys):
+    from disk import room_for  # other processes import this file, without the folder of that one
+
+    monkeypatch.setattr(indexing, 'SHARD', 2)
+    update(index, folder, Wide())
+    hits = index.find(embedding(ord('c'), 4096), 9)
+    (folder / 'f.mp4').write_text('f')
+    os.utime(folder / 'a.mp4', (0, 0))
+
+    def everything():
+        return sorted(path.relative_to(index.path).as_posix() for path in index.path.rglob('*'))
+
+    before = everything()
+    for size, name, encoded in (
+        (100, 'manifest.json', 0),
+        (30_000, r'shards/\w+.npz', 2),
+        (90_000, 'embeddings.npy', 2),
+    ):
+        encode = Wide()
+        with room_for(size), pytest.raises(OSError, match=rf"File too large: '{index.path}.*{name}'"):
+            update(index, folder, encode, progress=True)
+        assert encode.seen == encoded
+        bar = capsys.readouterr().err
+        assert bar.endswith('\n') == bool(encoded), 'the message has a line of its own'
+        assert [name for name in everything() if not name.startswith('shards')] == before
+        assert VideoIndex(index.path).find(embedding(ord('c'), 4096), 9) == hits
+    encode = Wide()
+    assert summary(update(index, folder, encode)) == (1, 1, 0, 6) and encode.seen == 0
+    assert VideoIndex(index.path).find(embedding(ord('f'), 4096), 1)[0].path == folder / 'f.mp4'
+
+
+def test_faiss_says_that_the_disk_is_full(tmp_path):
+    vectors = unit(np.random.default_rng(0).normal(size=(50, 32)))
+    for flat_up_to in (50, 49):
+        index = build_index(vectors, flat_up_to)
+        with pytest.raises(OSError, match='No space left on device'):
+            write_index(index, Path('/dev/full'))
+        write_index(index, tmp_path / 'index.faiss')
+        for found, expected in zip(read_index(tmp_path / 'index.faiss').search(vectors, 3), index.search(vectors, 3)):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_one_writer_at_a_time(index, folder):

@@ -166,6 +166,23 @@ def test_types_and_strides_are_kept(options, dtype):
     assert torch.equal(clustering(tokens.transpose(0, 1).contiguous().transpose(0, 1), grid=(3, 3)), out)
 
 
+@pytest.mark.parametrize('options', EVERY)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('autocast', [False, True])
+def test_half_precision_rounds_what_float32_gives(options, dtype, autocast):
+    """A sum over the segments' two hundred tokens is beyond float16."""
+    tokens = (videos(patches=100) * 100 + 900).to(dtype)
+    tokens[:, :, 0] += 20000
+    sizes = torch.randint(1, 400, tokens.shape[:3])
+    clustering = make(**options)
+    expected, counts = clustering(tokens.float(), grid=(10, 10), sizes=sizes.float(), return_sizes=True)
+    with torch.autocast('cpu', dtype, enabled=autocast):
+        for given in (sizes, sizes.to(torch.float16)):
+            out, kept = clustering(tokens, grid=(10, 10), sizes=given, return_sizes=True)
+            assert out.dtype == dtype and torch.equal(out, expected.to(dtype)) and expected.to(dtype).isfinite().all()
+            torch.testing.assert_close(kept, counts)
+
+
 @pytest.mark.parametrize('prefix', [0, 1, 5])
 @pytest.mark.parametrize('options', EVERY[:-1])
 def test_any_number_of_prefix_tokens(options, prefix):

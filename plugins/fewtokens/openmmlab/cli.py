@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 
+from ..measure.files import shown
 from .config import load_config
 from .distributed import join_on_cpu, leave
 from .registry import VIDEO, Plugin, as_text, build_reducer, parse_plugin
@@ -129,6 +130,9 @@ def add_plugin(config: Config, reducer: Plugin | None, sdpa: bool) -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Runs a tool's main function; what a user can mend is one line, and exit status 2."""
+    if hasattr(sys.stdout, 'reconfigure'):
+        # As stderr is: a terminal may lack letters that a file's name has.
+        sys.stdout.reconfigure(errors='backslashreplace')
     status = 0
     try:
         main()
@@ -136,7 +140,7 @@ def run(main: Callable[[], None]) -> None:
         text = str(error)
         if 'in DataLoader worker' in text:
             text = text.strip().rpartition('\n')[2].partition(': ')[2]  # below the worker's traceback
-        print(f'error: {text}', file=sys.stderr)
+        print(f'error: {shown(text)}', file=sys.stderr)
         status = 2
     leave()  # not sooner: the error has held what main used
     if status:

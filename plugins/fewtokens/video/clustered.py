@@ -1,6 +1,7 @@
 """A segment clustering as a plugin: put on a model's video encoder and taken off, as `attach` does with reducers."""
 
 import copy
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,17 @@ from ..attachment import Attachment, attached
 from .encoder import VideoEncoder
 from .segments import SegmentClustering
 from .settings import parse_clustering
+
+
+class _Pass(threading.local):
+    """Token counts of this thread's pass, as far as it has come."""
+
+    before: int | None = None
+    after: int | None = None
+
+
+# Not an attachment's own: it is copied and pickled with its model.
+_PASS, _COUNTING = _Pass(), threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -54,12 +66,12 @@ class VideoPlugin:
 
 
 class Clustered(Attachment):
-    """A clustering at work in a video encoder.
+    """A clustering at work in a video encoder, in any number of threads.
 
     Attributes:
-        passes: forward passes of the encoder.
+        passes: forward passes of the encoder that have ended.
         skipped: none, every video has fewer tokens afterwards.
-        input_shape: of the last batch of videos.
+        input_shape: of the last of these passes, its batch of videos; None before the first.
         token_counts: of its videos, before the first clustering and after the last.
     """
 
@@ -67,8 +79,7 @@ class Clustered(Attachment):
         super().__init__()
         self.encoder, self.reducer = encoder, reducer
         self.passes = self.skipped = 0
-        self.input_shape: tuple[int, ...] | None = None
-        self._before = self._after = 0
+        self._last: tuple[tuple[int, ...] | None, tuple[int, int]] = None, (0, 0)
         self._kept = encoder.clustering, encoder.after
         encoder.cluster_with(clustering, reducer.after)
         stages = _stages(encoder.clustering)
@@ -76,11 +87,16 @@ class Clustered(Attachment):
             encoder.register_forward_pre_hook(self._begin),
             stages[0].register_forward_pre_hook(self._see_first),
             stages[-1].register_forward_hook(self._see_last),
+            encoder.register_forward_hook(self._end),
         ]
 
     @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        return self._last[0]
+
+    @property
     def token_counts(self) -> tuple[int, int]:
-        return self._before, self._after
+        return self._last[1]
 
     def remove(self) -> None:
         if self._handles:
@@ -88,21 +104,29 @@ class Clustered(Attachment):
         super().remove()
 
     def summary(self) -> str:
-        lines = [f'{self.reducer}', f'  passes with fewer tokens: {self.passes}']
-        if self.passes:
-            lines.append(f'  a video of {self.input_shape[1]} frames: {self._before} tokens became {self._after}')
+        with _COUNTING:
+            passes, (shape, (before, after)) = self.passes, self._last
+        lines = [f'{self.reducer}', f'  passes with fewer tokens: {passes}']
+        if passes:
+            lines.append(f'  a video of {shape[1]} frames: {before} tokens became {after}')
         return '\n'.join(lines)
 
     def _begin(self, encoder: nn.Module, args: tuple) -> None:
-        self.passes += 1
-        self.input_shape = tuple(args[0].shape)
+        _PASS.before = _PASS.after = None
 
     def _see_first(self, clustering: nn.Module, args: tuple) -> None:
-        self._before = args[0].shape[1] * args[0].shape[2]
+        _PASS.before = args[0].shape[1] * args[0].shape[2]
 
     def _see_last(self, clustering: nn.Module, args: tuple, out: Tensor | tuple[Tensor, Tensor]) -> None:
         tokens = out[0] if isinstance(out, tuple) else out
-        self._after = tokens.shape[1] * tokens.shape[2]
+        _PASS.after = tokens.shape[1] * tokens.shape[2]
+
+    def _end(self, encoder: nn.Module, args: tuple, out: Tensor) -> None:
+        counts = _PASS.before, _PASS.after
+        if None not in counts:  # `using` may have it work with another
+            with _COUNTING:
+                self.passes += 1
+                self._last = tuple(args[0].shape), counts
 
 
 def own_clustering(model: nn.Module) -> Clustered | None:

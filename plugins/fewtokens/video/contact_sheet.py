@@ -9,7 +9,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from ..measure.files import write_whole
+from ..measure.files import shown, write_whole
 from .decode import VideoError, open_video
 from .search import Hit
 
@@ -47,14 +47,13 @@ def write_contact_sheet(path: Path, query: str, hits: Sequence[Hit], folder: Pat
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string((Path(__file__).parent / 'contact_sheet.html').read_text(encoding='utf-8'))
     strips = [_strip(hit, folder) for hit in hits]
-    html = page.render(query=query, strips=strips, folder=str(folder), total=total, columns=FRAMES)
-    # A file name need not be valid text.
-    content = html.encode('utf-8', 'replace')
+    html = page.render(query=shown(query), strips=strips, folder=shown(folder), total=total, columns=FRAMES)
+    content = html.encode()
     write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def _strip(hit: Hit, folder: Path) -> Strip:
-    name = hit.path.relative_to(folder).as_posix()
+    name = shown(hit.path.relative_to(folder).as_posix())
     try:
         reader = open_video(hit.path)
         # The middles of equal parts: first and last frames are often black.

@@ -1,12 +1,15 @@
 """Frames of a video file, read by decord or PyAV."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from ..measure.files import shown
+from .orientation import IDENTITY, Matrix, display_matrix, is_upright, upright
 
 DECODERS = ('auto', 'decord', 'pyav')
 # In other containers, such as MPEG-TS and AVI, decord's seeking ends at wrong frames.
@@ -25,14 +28,14 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The frames of these numbers as uint8 [T, H, W, 3], RGB, upright."""
+        """The frames of these numbers as uint8 [T, H, W, 3], RGB, turned and mirrored as players show them."""
 
 
 def open_video(path: str | os.PathLike, decoder: str = 'auto') -> Reader:
     """Opens a video file.
 
     Args:
-        decoder: 'decord', 'pyav', or 'auto': decord where it is installed and can read the file, else PyAV.
+        decoder: 'decord', 'pyav', or 'auto': decord where it is installed and reads the file rightly, else PyAV.
 
     Raises:
         VideoError: the file is missing, empty, damaged, or without a video stream or frames.
@@ -42,9 +45,9 @@ def open_video(path: str | os.PathLike, decoder: str = 'auto') -> Reader:
     if decoder not in DECODERS:
         raise ValueError(f'decoder {decoder!r} must be one of {", ".join(DECODERS)}')
     if not path.is_file():
-        raise VideoError(f'{path}: {"is not a file" if path.exists() else "there is no such video"}')
+        raise VideoError(f'{shown(path)}: {"is not a file" if path.exists() else "there is no such video"}')
     if path.stat().st_size == 0:
-        raise VideoError(f'{path}: the file is empty')
+        raise VideoError(f'{shown(path)}: the file is empty')
     if decoder != 'auto':
         return {'decord': _DecordReader, 'pyav': _PyAVReader}[decoder](path)
     try:
@@ -63,17 +66,18 @@ class _DecordReader:
         except ImportError as error:
             raise ImportError('the decoder decord is missing: pip install "fewtokens[video]"') from error
         if path.suffix.lower() not in _DECORD_SUFFIXES:
-            raise VideoError(f"{path}: decord cannot seek exactly in this format; decoder='pyav' can")
-        if _has_open_groups(path):
-            raise VideoError(f"{path}: decord cannot seek exactly in its open groups of pictures; decoder='pyav' can")
+            raise VideoError(f"{shown(path)}: decord cannot seek exactly in this format; decoder='pyav' can")
+        problem = _beyond_decord(path)
+        if problem:
+            raise VideoError(f"{shown(path)}: decord cannot {problem}; decoder='pyav' can")
         decord.logging.set_level(decord.logging.QUIET)
         self.path = path
         with _problems_of(path):
             self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         if not len(self):
-            raise VideoError(f'{path}: has no frames')
+            raise VideoError(f'{shown(path)}: has no frames')
         self.fps = _valid_rate(self._reader.get_avg_fps())
-        self.frames([0])  # fails where the codec is unknown, or where the picture would have to be turned by 90 degrees
+        self.frames([0])  # fails where the codec is unknown
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -84,22 +88,42 @@ class _DecordReader:
             return self._reader.get_batch(indices).asnumpy()
 
 
-def _has_open_groups(path: Path) -> bool:
-    """Whether frames that follow a key frame in the file are shown before it; taken for no where PyAV is missing."""
+def _beyond_decord(path: Path) -> str | None:
+    """What decord would do wrongly with a file, without an error; taken for nothing where PyAV is missing."""
     try:
         import av
     except ImportError:
-        return False
-    key = None
+        return None
+    if not is_upright(_orientation(path)):
+        return 'turn and mirror its pictures as players do'
     try:
         with av.open(str(path)) as container:
-            for packet in container.demux(container.streams.video[:1]):
-                if packet.is_keyframe:
-                    key = packet.pts
-                elif None not in (key, packet.pts) and packet.pts < key:
-                    return True
+            if _has_open_groups(container.demux(container.streams.video[:1])):
+                return 'seek exactly in its open groups of pictures'
     except (av.FFmpegError, OSError, ValueError):
         pass  # opening says what is wrong
+    return None
+
+
+def _orientation(path: Path) -> Matrix:
+    """The display matrix of the first frame, which holds for all: a stream need not repeat it."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return display_matrix(next(container.decode(video=0)))
+    except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration):
+        return IDENTITY  # decoding says what is wrong
+
+
+def _has_open_groups(packets: Iterable[Any]) -> bool:
+    """Whether frames that follow a key frame in the file are shown before it."""
+    key = None
+    for packet in packets:
+        if packet.is_keyframe:
+            key = packet.pts
+        elif None not in (key, packet.pts) and packet.pts < key:
+            return True
     return False
 
 
@@ -120,12 +144,12 @@ class _PyAVReader:
             self.fps = _valid_rate(stream.average_rate or stream.guessed_rate)
             timeless = container.format.name == 'avi'
         if not packets:
-            raise VideoError(f'{path}: has no frames')
+            raise VideoError(f'{shown(path)}: has no frames')
         if len(packets) < announced or any(p.is_corrupt for p in packets):
             raise VideoError(
-                f'{path}: is damaged or cut off, some of its {max(announced, len(packets))} frames are missing'
+                f'{shown(path)}: is damaged or cut off, some of its {max(announced, len(packets))} frames are missing'
             )
-        self._length = len(packets)
+        self._length, self._matrix = len(packets), _orientation(path)
         # Where times are missing or double, frames are counted from the start; AVI's are those of decoding.
         exact = not timeless and None not in times and len(set(times)) == len(times)
         self._times = sorted(times) if exact else None
@@ -142,7 +166,7 @@ class _PyAVReader:
             pictures = self._decode(wanted, seek=False)
         lost = [index for index in wanted if index not in pictures]
         if lost:
-            raise VideoError(f'{self.path}: frame {lost[0]} of {len(self)} cannot be decoded')
+            raise VideoError(f'{shown(self.path)}: frame {lost[0]} of {len(self)} cannot be decoded')
         return np.stack([pictures[index] for index in indices])
 
     def _decode(self, wanted: list[int], seek: bool) -> dict[int, np.ndarray]:
@@ -157,7 +181,10 @@ class _PyAVReader:
                     numbered = self._numbered(container, stream)
                 for here, frame in numbered:
                     if here == index:
-                        pictures[index] = _upright(frame, stream, reformatter)
+                        # A stream may change its size on the way.
+                        size = dict(width=stream.codec_context.width, height=stream.codec_context.height)
+                        frame = reformatter.reformat(frame, format='rgb24', **size)
+                        pictures[index] = upright(frame, self._matrix)
                     if here >= index:
                         break
         return pictures
@@ -180,17 +207,10 @@ class _PyAVReader:
     def _stream(self) -> Iterator[tuple[Any, Any]]:
         with _problems_of(self.path), self._open(str(self.path)) as container:
             if not container.streams.video:
-                raise VideoError(f'{self.path}: has no video stream')
+                raise VideoError(f'{shown(self.path)}: has no video stream')
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             yield container, stream
-
-
-def _upright(frame: Any, stream: Any, reformatter: Any) -> np.ndarray:
-    # A stream may change its size on the way.
-    size = dict(width=stream.codec_context.width, height=stream.codec_context.height)
-    picture = reformatter.reformat(frame, format='rgb24', **size).to_ndarray()
-    return np.rot90(picture, round(frame.rotation / 90))
 
 
 def _checked(indices: Sequence[int] | np.ndarray, length: int) -> list[int]:
@@ -216,6 +236,6 @@ def _problems_of(path: Path) -> Iterator[None]:
     except Exception as error:
         text = str(error).strip()
         if 'video stream' in text:
-            raise VideoError(f'{path}: has no video stream') from error
+            raise VideoError(f'{shown(path)}: has no video stream') from error
         reason = getattr(error, 'strerror', None) or text.partition('\n')[0].rpartition('] ')[2]
-        raise VideoError(f'{path}: cannot be decoded: damaged, or not a video ({reason})') from error
+        raise VideoError(f'{shown(path)}: cannot be decoded: damaged, or not a video ({shown(reason)})') from error

@@ -1,7 +1,11 @@
 """CLIP's visual tower on videos, with fewer tokens after some of its blocks."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +15,19 @@ from .segments import SegmentClustering
 from .steps import ClusteringStep
 from .towers import Tower, find_tower
 
+_SETTLING = threading.Lock()
+"""A clustering and its place are written and read together. Not an encoder's own: that must be copied and pickled."""
+_IN_USE: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar('in use', default=MappingProxyType({}))
+"""What `using` has an encoder, by its id, work with in this thread or task."""
+
 
 class VideoEncoder(nn.Module):
     """Encodes videos with an open_clip model's visual tower: one vector of unit length each.
 
     Frames go through the tower's first blocks one by one; then each segment's tokens are clustered and go through the
     rest as an image's would. Frame or segment embeddings are averaged, which is CLIP4Clip's mean pooling,
-    https://arxiv.org/abs/2104.08860. The model itself stays as it is: several encoders may share it, though not from
-    several threads at once. To compile, compile the tower's blocks: `for block in …: block.compile()`.
+    https://arxiv.org/abs/2104.08860. The model itself stays as it is: several encoders may share it, and threads may
+    use them and the model at once. To compile, compile the tower's blocks: `for block in …: block.compile()`.
 
     Args:
         clip: an open_clip model or its visual tower, of the kind VisionTransformer (open_clip's or timm's).
@@ -48,17 +57,29 @@ class VideoEncoder(nn.Module):
         """The tower."""
         return getattr(self.clip, 'visual', self.clip)
 
+    @property
+    def clustering(self) -> SegmentClustering | nn.ModuleList | None:
+        """What is done to the tokens."""
+        return self._settings()[0]
+
+    @property
+    def after(self) -> int | Sequence[int]:
+        """After how many blocks."""
+        return self._settings()[1]
+
     @contextmanager
     def using(
         self, clustering: SegmentClustering | Sequence[SegmentClustering] | None, after: int | Sequence[int] = 6
     ) -> Iterator['VideoEncoder']:
-        """Works with another clustering, or with none, for the length of a `with`."""
-        kept = self.clustering, self.after
-        self.cluster_with(clustering, after)
+        """Works with another clustering, or with none, for the length of a `with`: in this thread, or asyncio's task.
+
+        Other threads work with what they did before, those that were started within the `with` too.
+        """
+        token = _IN_USE.set({**_IN_USE.get(), id(self): self._checked(clustering, after)})
         try:
             yield self
         finally:
-            self.cluster_with(*kept)
+            _IN_USE.reset(token)
 
     def forward(self, video: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encodes a batch of videos.
@@ -76,8 +97,7 @@ class VideoEncoder(nn.Module):
         embeddings, real = self.encode_frames(video, mask)
         if self.temporal is not None:
             embeddings = self.temporal(embeddings, real)
-        embeddings = torch.where(real[:, :, None], F.normalize(embeddings, dim=2), 0)
-        return F.normalize(embeddings.sum(dim=1) / real.sum(dim=1, keepdim=True), dim=1)
+        return _mean_direction(embeddings, real)
 
     def encode_frames(self, video: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Embeds each frame, or each segment where there is a clustering: before temporal module and pooling.
@@ -102,8 +122,10 @@ class VideoEncoder(nn.Module):
             previous = steps[index] = ClusteringStep(clustering, len(video), segments, tower, grid, counting, previous)
             segments = None if segments is None else clustering.segment_mask(segments)
             grid = None if clustering.selects else grid
-        with tower.inserted(steps):
-            embeddings = _pooled(self.visual(video.flatten(0, 1))).unflatten(0, (len(video), -1))
+        out = tower.with_steps(steps)(video.flatten(0, 1))
+        if not all(step.done for step in steps.values()):
+            raise ValueError('the visual tower cannot be used: a forward put in place of its own runs other blocks')
+        embeddings = _pooled(out).unflatten(0, (len(video), -1))
         if segments is None:
             segments = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         return embeddings, segments
@@ -111,7 +133,22 @@ class VideoEncoder(nn.Module):
     def cluster_with(
         self, clustering: SegmentClustering | Sequence[SegmentClustering] | None, after: int | Sequence[int] = 6
     ) -> None:
-        """Works with another clustering, or with none, from now on; settings as at the start."""
+        """Works with another clustering, or with none, from now on; settings as at the start.
+
+        In all threads: passes that have begun end as they began.
+
+        Raises:
+            ValueError: settings don't fit the tower, or this is within a `using`, which would hide them.
+        """
+        if id(self) in _IN_USE.get():
+            raise ValueError('the encoder is using() another clustering here: end that before it gets a new one')
+        clustering, after = self._checked(clustering, after)
+        with _SETTLING:
+            # Its weights are the encoder's. `add_module` refuses a name that is a property.
+            self._modules['clustering'] = clustering
+            self._after = after
+
+    def _checked(self, clustering: Any, after: int | Sequence[int]) -> tuple[Any, Any]:
         depth = len(find_tower(self.visual).blocks)
         several = clustering is not None and not isinstance(clustering, SegmentClustering)
         if clustering is not None:
@@ -120,15 +157,32 @@ class VideoEncoder(nn.Module):
                 raise ValueError(f'after={after} must have a number for each of {len(clustering)} clusterings')
             if not places or places != sorted(set(places)) or not 0 <= places[0] <= places[-1] < depth:
                 raise ValueError(f'after={after} must be between 0 and {depth - 1}, ascending; blocks: {depth}')
-        self.clustering = nn.ModuleList(clustering) if several else clustering
-        self.after = after
+        return nn.ModuleList(clustering) if several else clustering, after
+
+    def _settings(self) -> tuple[Any, Any]:
+        """The clustering and its place, as they are in this thread at one moment."""
+        if id(self) in _IN_USE.get():
+            return _IN_USE.get()[id(self)]
+        with _SETTLING:
+            return self._modules['clustering'], self._after
 
     def _places(self) -> list[tuple[int, SegmentClustering]]:
-        if self.clustering is None:
+        clustering, after = self._settings()
+        if clustering is None:
             return []
-        if isinstance(self.clustering, nn.ModuleList):
-            return list(zip(self.after, self.clustering))
-        return [(self.after, self.clustering)]
+        if isinstance(clustering, nn.ModuleList):
+            return list(zip(after, clustering))
+        return [(after, clustering)]
+
+
+def _mean_direction(embeddings: Tensor, real: Tensor) -> Tensor:
+    """Of a video's real embeddings, [B, S, D] and [B, S] bool: [B, D], of unit length."""
+    # float16 has no room for the norm of large embeddings, nor for what keeps normalize from dividing by zero.
+    wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+    directions = torch.where(real[:, :, None], F.normalize(wide, dim=2), 0)
+    mean = F.normalize(directions.sum(dim=1) / real.sum(dim=1, keepdim=True), dim=1)
+    # The type that `encode_text(normalize=True)` has: CUDA's autocast widens what it normalises.
+    return mean.to(F.normalize(embeddings[:, 0], dim=1).dtype)
 
 
 def _pooled(out: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -33,7 +33,10 @@ def build_index(embeddings: np.ndarray, flat_up_to: int = FLAT_UP_TO) -> Any:
 
 
 def write_index(index: Any, path: Path) -> None:
-    _faiss().write_index(index, str(path))
+    """Writes an index; raises an OSError, as Python's own files do, where the disk is full."""
+    faiss = _faiss()
+    with path.open('wb') as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
 
 def read_index(path: Path) -> Any:

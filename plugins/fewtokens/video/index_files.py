@@ -4,14 +4,11 @@
     generation-N/     embeddings.npy [n, D] float32, and index.faiss, built from them
     shards/           videos encoded by an indexing that has not ended yet
 
-A new generation is written whole under another name before the manifest names it, so a reader sees the old index or
-the new one.
+A new generation is written whole before the manifest names it, so a reader sees the old index or the new one.
 """
 
 import json
-import os
 import shutil
-import tempfile
 import uuid
 import zipfile
 from dataclasses import asdict, dataclass, field
@@ -90,19 +87,30 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def write_generation(folder: Path, manifest: Manifest, embeddings: np.ndarray) -> None:
-    """Writes embeddings [n, D] and their FAISS index, then a manifest that names them, then removes older files."""
-    new = _generation(folder, manifest)
-    with tempfile.TemporaryDirectory(dir=folder, prefix='.generation-') as temporary:
-        part = Path(temporary) / new.name
-        part.mkdir()
-        np.save(part / 'embeddings.npy', embeddings)
-        write_index(build_index(embeddings), part / 'index.faiss')
-        shutil.rmtree(new, ignore_errors=True)  # of an indexing that was interrupted before it wrote its manifest
-        os.replace(part, new)
-    write_manifest(folder, manifest)
+    """Writes embeddings [n, D] and their FAISS index, then a manifest that names them, then removes older files.
+
+    Raises:
+        OSError: a file, which is named, can't be written; the old ones are still there, and no new one is.
+    """
+    index, new = build_index(embeddings), _generation(folder, manifest)
+    shutil.rmtree(new, ignore_errors=True)  # of an indexing that was interrupted before it wrote its manifest
+    try:
+        write_whole(new / 'embeddings.npy', lambda path: _save(path, embeddings))
+        write_whole(new / 'index.faiss', lambda path: write_index(index, path))
+        write_manifest(folder, manifest)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     for old in folder.glob('generation-*'):
         if old != new:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """As numpy's `save`, whose error does not say what stopped it, such as a full disk."""
+    with path.open('wb') as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def read_embeddings(folder: Path, manifest: Manifest) -> np.ndarray:

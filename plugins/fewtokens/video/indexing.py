@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ SHARD = 64
 def find_videos(folder: Path) -> list[VideoFile]:
     """The videos in a folder and the folders within, sorted by name; hidden ones are left out.
 
+    A link to a folder or to a video counts as what it leads to. One that has a video's name and leads nowhere is a
+    video that can't be read.
+
     Raises:
         FileNotFoundError: there is no folder, or no video in it.
         PermissionError: a folder can't be listed.
@@ -29,16 +32,37 @@ def find_videos(folder: Path) -> list[VideoFile]:
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {str(folder)!r}')
     found = []
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
+    for parent, folders, names in walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith('.')]
         for name in names:
             path = Path(parent, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith('.') and path.is_file():
-                status = path.stat()
+            dangling = path.is_symlink() and not path.exists()
+            if path.suffix.lower() in SUFFIXES and not name.startswith('.') and (path.is_file() or dangling):
+                status = path.lstat() if dangling else path.stat()
                 found.append(VideoFile(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
     if not found:
         raise FileNotFoundError(f'no videos in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
     return sorted(found)
+
+
+def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, with folders in the order of their names, and links to folders followed.
+
+    Each folder comes once, however many links lead to it, also those that it is in: under its own name where that is in
+    `folder`.
+    """
+    seen: set[str] = set()
+    waiting = [os.fspath(folder)]
+    while waiting:
+        for parent, folders, names in os.walk(waiting.pop(0), onerror=onerror):
+            folders.sort()
+            real = os.path.realpath(parent)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            yield parent, folders, sorted(names)
+            waiting += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
 
 
 def _refuse(error: OSError) -> None:
@@ -90,10 +114,12 @@ def encode_videos(
             f'{batch * max(1, workers) * 2} videos crashes the decoder ({error})'
         ) from error
     finally:
-        if done:
-            commit(done)
-        if bar:
-            print(file=sys.stderr)
+        try:
+            if done:
+                commit(done)
+        finally:
+            if bar:
+                print(file=sys.stderr)
 
 
 def _encode(

@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
-from ..measure.files import write_whole
+from ..measure.files import shown, write_whole
 from .contact_sheet import as_data_url
 from .decode import VideoError, open_video
 from .metrics import gather_embeddings
@@ -53,8 +53,8 @@ class RetrievalPage(BaseMetric):
         texts, videos, owners = gather_embeddings([result[:3] for result in results])
         paths = list({result[0]: result[3] for result in results}.values())
         captions = [text for result in results for text in result[4]]
-        shown = torch.linspace(0, len(captions) - 1, min(TEXTS, len(captions))).long().unique().tolist()
-        lines = [(captions[i], _nearest(texts[i].double() @ videos.double().T, int(owners[i]), paths)) for i in shown]
+        chosen = torch.linspace(0, len(captions) - 1, min(TEXTS, len(captions))).long().unique().tolist()
+        lines = [(captions[i], _nearest(texts[i].double() @ videos.double().T, int(owners[i]), paths)) for i in chosen]
         template = (Path(__file__).parent / 'retrieval_page.html').read_text(encoding='utf-8')
         environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         page = environment.from_string(template).render(
@@ -62,7 +62,7 @@ class RetrievalPage(BaseMetric):
         )
         path = self.out_dir / 'index.html'
         write_whole(path, lambda temporary: temporary.write_bytes(page.encode('utf-8', 'replace')))
-        print_log(f'what {len(lines)} of {len(captions)} texts find: {path}', logger='current')
+        print_log(f'what {len(lines)} of {len(captions)} texts find: {shown(path)}', logger='current')
         return {}
 
 
@@ -72,7 +72,7 @@ def _nearest(scores: torch.Tensor, right: int, paths: list[str]) -> list[Found]:
     places = [*range(min(FOUND, len(order)))]
     place = order.index(right)
     return [
-        Found(Path(paths[i]).name, p + 1, scores[i].item(), i == right, _middle_frame(paths[i]))
+        Found(shown(Path(paths[i]).name), p + 1, scores[i].item(), i == right, _middle_frame(paths[i]))
         for p in [*places, *([place] if place not in places else [])]
         for i in [order[p]]
     ]

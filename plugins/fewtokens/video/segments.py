@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import k_medoids, spectral_medoids
+from ..ops.precision import in_float32
 from .frames import group_segments, shift_channels
 
 ALGORITHMS = ('kmedoids', 'spectral', 'pooling', 'sparse_sampling', 'temporal_shift', 'token_shift')
@@ -138,7 +139,8 @@ class SegmentClustering(nn.Module):
         self._check_input(tokens, mask, num_prefix_tokens, grid)
         if self.frame_embedding is not None:
             tokens = tokens + self._frame_vectors(tokens, mask)
-        sizes = tokens.new_ones(tokens.shape[:3], dtype=torch.float32) if sizes is None else sizes
+        # float16 can't tell 2049 from 2048, bfloat16 not 257 from 256.
+        sizes = tokens.new_ones(tokens.shape[:3], dtype=torch.float32) if sizes is None else sizes.float()
         if self.algorithm in _SHIFTING:
             tokens = self._shift(tokens, mask, num_prefix_tokens)
         else:
@@ -172,8 +174,8 @@ class SegmentClustering(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Segments of equal length: [G, F, P+L, C] and sizes [G, F, P+L] -> [G, P+K, C], [G, P+K]."""
         if self.algorithm == 'pooling':
-            return tokens.mean(dim=1), sizes.sum(dim=1)
-        prefix = tokens[:, :, :num_prefix_tokens].mean(dim=1)
+            return _frame_means(tokens), sizes.sum(dim=1)
+        prefix = _frame_means(tokens[:, :, :num_prefix_tokens])
         patches = tokens[:, :, num_prefix_tokens:].flatten(1, 2)
         patch_sizes = sizes[:, :, num_prefix_tokens:].flatten(1, 2)
         kept, kept_sizes = self._keep(patches, patch_sizes, tokens.shape[1], grid)
@@ -196,9 +198,7 @@ class SegmentClustering(nn.Module):
         kept_sizes = _member_sums(sizes[:, :, None], labels, self.clusters)
         if self.aggregate == 'medoid':
             return patches.gather(1, medoids[:, :, None].expand(-1, -1, patches.shape[2])), kept_sizes[:, :, 0]
-        members = _member_sums(torch.ones_like(sizes)[:, :, None], labels, self.clusters)
-        means = _member_sums(patches, labels, self.clusters) / members
-        return means.to(patches.dtype), kept_sizes[:, :, 0]
+        return _member_means(patches, labels, self.clusters), kept_sizes[:, :, 0]
 
     def _sample(self, tokens: int) -> Tensor:
         """[K] int64: the middle of each of K equal parts, or in training a random place in it."""
@@ -285,6 +285,18 @@ def _positions(frames: int, grid: tuple[int, int], patches: Tensor) -> Tensor:
     """[N, 3]: frame, row and column of a segment's tokens."""
     ranges = (torch.arange(size, device=patches.device) for size in (frames, *grid))
     return torch.cartesian_prod(*ranges)
+
+
+@in_float32
+def _frame_means(tokens: Tensor) -> Tensor:
+    """[G, P, C]: the mean over the frames of tokens [G, F, P, C]."""
+    return tokens.mean(dim=1)
+
+
+@in_float32
+def _member_means(values: Tensor, labels: Tensor, clusters: int) -> Tensor:
+    """[G, K, D]: the mean of each cluster's members, as `_member_sums`; a sum is beyond float16 from 65504 on."""
+    return _member_sums(values, labels, clusters) / _member_sums(torch.ones_like(values[..., :1]), labels, clusters)
 
 
 def _member_sums(values: Tensor, labels: Tensor, clusters: int) -> Tensor:

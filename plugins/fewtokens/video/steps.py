@@ -20,6 +20,9 @@ class ClusteringStep(nn.Module):
         grid: rows and columns of a frame's patches; None if they stand on no grid.
         counting: whether to count the tokens that each token stands for.
         previous: the step before.
+
+    Attributes:
+        done: whether it has run.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class ClusteringStep(nn.Module):
         self.clustering = clustering
         self.videos, self.mask, self.tower, self.grid = videos, mask, tower, grid
         self.counting, self.sizes, self.bias = counting, None, None
+        self.done = False
         # No submodule: the tower's list has it.
         self._previous = (previous,)
 
@@ -49,6 +53,7 @@ class ClusteringStep(nn.Module):
             self.bias = self._attention_bias(self.sizes.flatten(0, 1), x.dtype)
         else:
             tokens = self.clustering(*given)
+        self.done = True
         tokens = tokens.flatten(0, 1)
         return tokens if self.tower.batch_first else tokens.transpose(0, 1)
 

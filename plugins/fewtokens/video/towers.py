@@ -1,8 +1,9 @@
 """CLIP's visual towers: where their blocks are and how their tokens lie."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MethodType
 
 from torch import nn
 
@@ -11,11 +12,12 @@ _FITTING = "open_clip's VisionTransformer fits, and timm's VisionTransformer and
 
 @dataclass(frozen=True)
 class Tower:
-    """Where a visual tower's blocks are.
+    """A visual tower, and where its blocks are.
 
     Attributes:
-        owner: the module that runs the blocks.
-        name: the attribute of the owner that holds them.
+        visual: the tower.
+        part: the tower's attribute with the module that runs the blocks.
+        name: that module's attribute with the blocks.
         batch_first: whether tokens come as [B, N, C], or as [N, B, C].
         num_prefix_tokens: class token and registers.
         patch_size: height and width in pixels.
@@ -25,7 +27,8 @@ class Tower:
             whatever broadcasts to [B, heads, N, N].
     """
 
-    owner: nn.Module
+    visual: nn.Module
+    part: str
     name: str
     batch_first: bool
     num_prefix_tokens: int
@@ -33,6 +36,11 @@ class Tower:
     image_size: tuple[int, int] | None
     patch_dropout: nn.Module | None
     mask_heads: int | None
+
+    @property
+    def owner(self) -> nn.Module:
+        """The module that runs the blocks."""
+        return getattr(self.visual, self.part)
 
     @property
     def blocks(self) -> nn.ModuleList | nn.Sequential:
@@ -43,26 +51,34 @@ class Tower:
         dropout = self.patch_dropout
         return getattr(dropout, 'prob', 0) > 0 and dropout.training
 
-    @contextmanager
-    def inserted(self, steps: Mapping[int, nn.Module]) -> Iterator[None]:
-        """Runs a step before the block of its index, and later blocks as it says, for the length of a `with`.
+    def with_steps(self, steps: Mapping[int, nn.Module]) -> nn.Module:
+        """A tower that runs a step before the block of its index, and later blocks as it says.
 
-        The steps are entries of the owner's list, not hooks on its blocks: gradient checkpointing keeps what it has run
-        and runs it again in backward, when other passes have begun and ended.
+        It is another module, with the same weights, hooks and blocks: the tower itself, in which other threads and
+        encoders may be at work, is not touched. The steps are entries of its list, not hooks on the blocks: gradient
+        checkpointing keeps what it has run and runs it again in backward, when other passes have begun and ended.
         """
+        if not steps:
+            return self.visual
         blocks, chain, step = self.blocks, [], None
         for index, block in enumerate(blocks):
             if index in steps:
                 step = steps[index]
                 chain.append(step)
             chain.append(block if step is None else step.around(block))
-        setattr(
-            self.owner, self.name, nn.Sequential(*chain) if isinstance(blocks, nn.Sequential) else type(blocks)(chain)
-        )
-        try:
-            yield
-        finally:
-            setattr(self.owner, self.name, blocks)
+        chained = nn.Sequential(*chain) if isinstance(blocks, nn.Sequential) else type(blocks)(chain)
+        return _with_part(self.visual, self.part, _with_part(self.owner, self.name, chained))
+
+
+def _with_part(module: nn.Module, name: str, part: nn.Module) -> nn.Module:
+    """A module that shares everything with another but one of its parts."""
+    twin = copy.copy(module)
+    twin._modules = {**module._modules, name: part}
+    for key, value in vars(module).items():
+        # Such as a forward of the user's own.
+        if isinstance(value, MethodType) and value.__self__ is module:
+            setattr(twin, key, MethodType(value.__func__, twin))
+    return twin
 
 
 def find_tower(visual: nn.Module) -> Tower:
@@ -73,11 +89,12 @@ def find_tower(visual: nn.Module) -> Tower:
     """
     names = [cls.__name__ for cls in type(visual).__mro__]
     if 'TimmModel' in names:
-        return _find_in_trunk(visual.trunk)
+        return _find_in_trunk(visual)
     if 'VisionTransformer' in names and hasattr(visual, 'transformer'):
         # open_clip's attribute is there without dropout too, as an Identity.
         return Tower(
-            owner=visual.transformer,
+            visual=visual,
+            part='transformer',
             name='resblocks',
             batch_first=visual.transformer.batch_first,
             num_prefix_tokens=1,
@@ -90,7 +107,8 @@ def find_tower(visual: nn.Module) -> Tower:
     raise ValueError(f'the visual tower {names[0]} cannot be used: {reason}. {_FITTING}')
 
 
-def _find_in_trunk(trunk: nn.Module) -> Tower:
+def _find_in_trunk(visual: nn.Module) -> Tower:
+    trunk = visual.trunk
     name = type(trunk).__name__
     reason = None
     if name == 'NaFlexVit':
@@ -103,7 +121,8 @@ def _find_in_trunk(trunk: nn.Module) -> Tower:
         raise ValueError(f"the visual tower timm's {name} cannot be used: {reason}. {_FITTING}")
     embed = trunk.patch_embed
     return Tower(
-        owner=trunk,
+        visual=visual,
+        part='trunk',
         name='blocks',
         batch_first=True,
         num_prefix_tokens=trunk.num_prefix_tokens,

@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from ..measure.files import write_whole
+from ..measure.files import shown, write_whole
 from .decode import DECODERS, VideoError, open_video
 from .sampling import WAYS, candidate_frames, pick
 
@@ -101,7 +101,7 @@ class LoadFrames:
         try:
             status = os.stat(path)
         except OSError as error:
-            raise VideoError(f'{path}: there is no such video ({error.strerror})') from error
+            raise VideoError(f'{shown(path)}: there is no such video ({error.strerror})') from error
         taken = None if self._draws else (self.frames, self.how)
         described = [os.path.abspath(path), status.st_size, status.st_mtime_ns, seconds, taken]
         described += [self.rate, self.size, self.decoder]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mmengine.dataset import BaseDataset
 
-from ..indexing import SUFFIXES
+from ..indexing import SUFFIXES, walk
 
 Captions = dict[str, list[str]]
 """Texts of each video, by its id."""
@@ -103,9 +103,8 @@ class RetrievalDataset(BaseDataset):
 def find_files(folder: Path) -> dict[str, str]:
     """Paths of the videos in a folder and the folders within, by their names, with and without suffix."""
     files: dict[str, str] = {}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
+    for parent, _, names in walk(folder):
+        for name in names:
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in SUFFIXES and not name.startswith('.'):
                 for key in (stem, name):
