@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 from coco import write_checkpoint, write_coco_config, write_coco_scenes
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -49,6 +50,17 @@ def test_predictions_pictures_and_the_effect(run, folder, tmp_path, kind):
     with open(out, 'rb') as file:
         assert [sample['img_id'] for sample in pickle.load(file)] == list(range(5))
     assert len(list(show.glob('*.jpg'))) == 5
+
+
+@KINDS
+def test_mixed_precision(run, folder, tmp_path, linear_dtypes, kind):
+    """Metrics and files hold no bfloat16, which NumPy doesn't know."""
+    args = ['--amp', '--out', tmp_path / 'out.pkl', '--work-dir', tmp_path / 'work']
+    result = run('test.py', folder / f'{kind}.py', folder / f'{kind}.pth', *args)
+    assert result.returncode == 0 and linear_dtypes == {torch.bfloat16}, result.err
+    if kind == 'detector':
+        with open(tmp_path / 'out.pkl', 'rb') as file:
+            assert {sample['pred_instances']['bboxes'].dtype for sample in pickle.load(file)} == {torch.float32}
 
 
 @KINDS

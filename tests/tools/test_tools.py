@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 PLUGIN = 'SharedUpdate(after=2, grid=4)'
@@ -43,6 +44,25 @@ def test_train_then_test_with_and_without_the_plugin(config_file, tmp_path):
     last = reduced.stdout.strip().splitlines()[-1]
     assert '64 tokens became 16 after block 2 in 3 passes; ' in last and '26% saved' in last
     assert len(list((tmp_path / 'show').rglob('*.png'))) == 3
+
+
+TTA = """
+flips = [[dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]]
+pack = dict(type='PackSegInputs', meta_keys=('img_path', 'img_shape', 'ori_shape', 'flip', 'flip_direction'))
+load = dict(type='LoadAnnotations', reduce_zero_label=True)
+tta_model = dict(type='SegTTAModel')
+tta_pipeline = [dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=[*flips, [load], [pack]])]
+"""
+
+
+@pytest.mark.parametrize('options', [[], ['--tta']])
+def test_mixed_precision(config_file, checkpoint, tmp_path, request, linear_dtypes, options):
+    config_file.write_text(config_file.read_text() + TTA)
+    here, args = request.getfixturevalue('run'), [config_file, checkpoint, *options, '--work-dir', tmp_path / 'run']
+    result = here('test.py', *args, '--amp')
+    assert result.returncode == 0 and linear_dtypes == {torch.bfloat16}, result.err
+    linear_dtypes.clear()
+    assert here('test.py', *args).returncode == 0 and linear_dtypes == {torch.float32}
 
 
 def test_two_processes_and_an_odd_number_of_samples_give_the_same_metrics(config_file, checkpoint, tmp_path):

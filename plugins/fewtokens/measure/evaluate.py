@@ -1,6 +1,7 @@
 """A test run: MMEngine's loop, and what the plugin did in it."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..attach import Reduction
+from ..openmmlab.autocast import mixed_precision_test
 from ..openmmlab.config import list_evaluators
 from ..openmmlab.data import check_samples, check_test_data
 from ..openmmlab.distributed import log_in_one_process
@@ -36,7 +38,7 @@ def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     runner = build_test_runner(config, args)
     reductions = _watch(runner)
     images = [_first_image(reduction) for reduction in reductions]
-    with torch.autocast(unwrap(runner.model).data_preprocessor.device.type, torch.bfloat16, enabled=args.amp):
+    with mixed_precision_test(runner) if args.amp else nullcontext():
         metrics = runner.test()
     found = [f'{name} {value:.2f}' for name, value in in_percent(metrics or {}).items() if name in HEADLINES]
     if found:
