@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from ..openmmlab.autocast import mixed_precision_test
 from ..openmmlab.config import list_evaluators
 from ..openmmlab.data import check_samples, check_test_data
 from ..openmmlab.distributed import log_in_one_process
-from ..openmmlab.hook import FewTokensHook
+from ..openmmlab.hook import FewTokensHook, never_took_effect
 from ..openmmlab.model import load_weights, unwrap
 from ..video.clustered import Clustered, find_encoder, own_clustering
 from .drawing import with_colour_tuples
@@ -45,12 +46,12 @@ def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         print_log(', '.join(found), logger='current')
     for reduction, image in zip(reductions, images):
         reduction.remove()
-        if not reduction.passes:
-            raise ValueError(
-                f'{reduction.reducer} never took effect: no input had enough tokens for it '
-                f'({reduction.skipped} went through unchanged)'
-            )
-        print_log(effect(reduction, unwrap(runner.model), *image), logger='current')
+        own = effect(reduction, unwrap(runner.model), *image) if reduction.passes else None
+        # A process may have seen small images alone.
+        effects, skipped = zip(*all_gather_object((own, reduction.skipped)))
+        if not any(effects):
+            raise ValueError(f'{never_took_effect(reduction.reducer)} ({sum(skipped)} went through unchanged)')
+        print_log(own or next(filter(None, effects)), logger='current')
     return metrics
 
 
