@@ -8,6 +8,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
 from fewtokens.openmmlab.data import check_folders, check_paths, check_samples
+from fewtokens.openmmlab.hook import FewTokensHook, never_took_effect
 
 
 def main() -> None:
@@ -30,6 +31,9 @@ def main() -> None:
     runner = Runner.from_cfg(config)
     check_data(runner, args.skip_unreadable)
     runner.train()
+    for hook in runner.hooks:
+        if isinstance(hook, FewTokensHook) and hook.took_effect is False:
+            raise ValueError(never_took_effect(hook.reducer))
 
 
 def check_data(runner: Runner, skip: bool) -> None:

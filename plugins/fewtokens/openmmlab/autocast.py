@@ -39,7 +39,7 @@ class AutocastOptimWrapper(OptimWrapper):
 
 @contextmanager
 def mixed_precision_test(runner: Runner) -> Iterator[None]:
-    """Runs a runner's test under bfloat16 autocast; what the model predicts is float32, as metrics and files want it."""
+    """Runs a runner's test under bfloat16 autocast. Predictions are float32, as metrics and files want them."""
     model = unwrap(runner.model)
     # The loop switches autocast on or off itself. Its dtype is the one around it: float16 on a GPU, if there is none.
     runner.test_loop.fp16 = True
