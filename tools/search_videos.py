@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.files import shown
-from fewtokens.openmmlab.cli import at_least, run, usable_device
+from fewtokens.openmmlab.cli import CfgOptions, at_least, run, usable_device
 from fewtokens.video import search_model
 from fewtokens.video.contact_sheet import write_contact_sheet
 from fewtokens.video.processes import join
@@ -27,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     index.set_defaults(command=index_folder)
     index.add_argument('folder', type=Path, help='folder of videos, and of folders with more')
     index.add_argument('--config', help='config of a text-video retrieval model')
-    index.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings to override, as key=value')
+    index.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, as key=value')
     index.add_argument('--clip', help="instead of a config: a model of open_clip; ViT-B-32 with OpenAI's weights if "
                        'neither is given')  # fmt: skip
     index.add_argument('--pretrained', help="its weights: one of open_clip's tags, or a file")

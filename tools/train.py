@@ -10,6 +10,7 @@ import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.openmmlab.checkpoints import load_from_local, make_mmengine_safe
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
 from fewtokens.openmmlab.data import check_folders, check_paths, check_samples
+from fewtokens.openmmlab.hook import FewTokensHook, never_took_effect
 
 
 def main() -> None:
@@ -33,6 +34,9 @@ def main() -> None:
     runner = Runner.from_cfg(config)
     check_data(runner, args.skip_unreadable)
     runner.train()
+    for hook in runner.hooks:
+        if isinstance(hook, FewTokensHook) and hook.took_effect is False:
+            raise ValueError(never_took_effect(hook.reducer))
 
 
 def check_start(config: Config) -> None:

@@ -29,12 +29,19 @@ def call_with(cls: Callable, options: dict[str, Any]) -> Any:
     """Calls with these options.
 
     Raises:
-        ValueError: an option that there is not, or one that is missing.
+        ValueError: an option that there is not, one that is missing, or one of the wrong type.
     """
-    known = inspect.signature(cls).parameters
+    parameters = inspect.signature(cls).parameters.values()
+    rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    known = {option.name: option for option in parameters if option.kind not in rest}
     unknown = sorted(set(options) - set(known))
+    if any(option.kind == inspect.Parameter.VAR_KEYWORD for option in parameters):
+        unknown = []
     missing = [key for key, option in known.items() if option.default is option.empty and key not in options]
     if unknown or missing:
         wrong = f'has no option {unknown[0]!r}' if unknown else f'needs {", ".join(missing)}'
         raise ValueError(f'{cls.__name__} {wrong}; its options are {", ".join(known)}')
-    return cls(**options)
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise ValueError(f'{cls.__name__} has an option of the wrong type among {options}: {error}') from error

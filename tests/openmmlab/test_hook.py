@@ -1,11 +1,13 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 import fewtokens
 from fewtokens.openmmlab import FewTokensHook
 from fewtokens.openmmlab.config import load_config
+from fewtokens.openmmlab.hook import plugin_lines
 
 PLUGIN = dict(type='FewTokensHook', sdpa=True, reducer=dict(type='SharedUpdate', after=2, grid=4))
 
@@ -121,6 +123,67 @@ def test_a_grid_that_never_fits_is_reported(config_file, caplog):
     with pytest.warns(UserWarning, match='8 x 8 tokens'):
         runner.test()
     assert any('never took effect' in message for message in messages)
+
+
+@pytest.mark.parametrize('reducer_first', [False, True])
+def test_one_line_for_fused_attention_and_one_for_a_reducer(config_file, reducer_first):
+    lines = [dict(type='FewTokensHook', sdpa=True), PLUGIN]
+    runner = make_runner(config_file, *reversed(lines) if reducer_first else lines)
+    first, second = (hook for hook in runner.hooks if isinstance(hook, FewTokensHook))
+    for hook in (first, second):
+        hook.attach_to(runner)
+    kinds = [[type(attachment).__name__ for attachment in hook.attachments] for hook in (first, second)]
+    both = ['FusedAttention', 'Reduction']
+    assert kinds == ([both, []] if reducer_first else [both[:1], both[1:]])
+    runner.test()
+    assert not fewtokens.attached(runner.model)
+
+
+def test_two_reducers_are_refused(config_file):
+    runner = make_runner(config_file, PLUGIN, dict(type=FewTokensHook, reducer='AvgPool(1, 4)'))
+    with pytest.raises(ValueError, match='has a reducer attached already'):
+        runner.test()
+
+
+def test_a_run_with_nothing_to_do_says_nothing_of_effect(config_file):
+    runner = make_runner(config_file, PLUGIN, train_cfg=dict(max_iters=0))
+    assert plugin_of(runner).took_effect is None
+    runner.train()
+    assert plugin_of(runner).took_effect is None
+    runner.test()
+    assert plugin_of(runner).took_effect is True
+
+
+@pytest.mark.parametrize(
+    'hooks, message',
+    [
+        ([dict(type='FewTokensHook', reduser=PLUGIN['reducer'])], "no option 'reduser'; its options are reducer, sdpa"),
+        ([dict(type='FewTokensHook')], 'needs a reducer'),
+        ([dict(type='FewTokensHook', reducer=None)], 'needs a reducer'),
+        ([dict(type='FewTokensHook', reducer={})], 'must be a dict with a type'),
+        ([dict(type='FewTokensHook', reducer=dict(type='AvgPool', aftr=1, grid=2))], "no option 'aftr'"),
+        ([dict(type='FewTokensHook', sdpa='False')], "sdpa='False' must be True or False"),
+        ([dict(type='FewTokenHook', sdpa=True)], "no hook 'FewTokenHook' in scope 'mmseg'; there is FewTokensHook"),
+        ([dict(type='fewtokens.openmmlab.FewTokenHook', sdpa=True)], "no hook 'fewtokens.openmmlab.FewTokenHook'"),
+        ([dict(typ='FewTokensHook', sdpa=True)], 'is no hook'),
+        (['FewTokensHook'], 'is no hook'),
+        (dict(type='FewTokensHook', sdpa=True), 'must be a list of hooks'),
+    ],
+)
+def test_a_line_that_would_not_be_at_work_is_an_error(hooks, message):
+    init_default_scope('mmseg')
+    with pytest.raises(ValueError, match=message):
+        plugin_lines(Config(dict(custom_hooks=hooks)))
+    if isinstance(hooks, list):
+        with pytest.raises(ValueError, match=message):
+            plugin_lines(Config(dict(default_hooks=dict(timer=None, few=hooks[0]))))
+
+
+def test_lines_are_told_from_other_hooks():
+    hook = FewTokensHook(sdpa=True)
+    config = Config(dict(custom_hooks=[dict(type='EMAHook'), hook, dict(type=Watch, found=[]), dict(type=len)]))
+    assert plugin_lines(config)[0] is hook and [type(line) for line in plugin_lines(config)] == [FewTokensHook, Watch]
+    assert plugin_lines(Config(dict(custom_hooks=None))) == plugin_lines(Config({})) == []
 
 
 def test_bad_settings():

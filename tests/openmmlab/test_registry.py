@@ -3,7 +3,8 @@ from dataclasses import dataclass
 import pytest
 
 import fewtokens
-from fewtokens.openmmlab.registry import REDUCERS, build_reducer, parse_plugin
+from fewtokens.openmmlab.registry import REDUCERS, as_text, build_reducer, parse_plugin
+from fewtokens.video.segments import SegmentClustering
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,33 @@ def test_from_a_config():
     assert build_reducer(dict(type='AvgPool', after=1, grid=2)) == fewtokens.AvgPool(1, 2)
     assert build_reducer(dict(type=fewtokens.AvgPool, after=1, grid=2)) == fewtokens.AvgPool(1, 2)
     assert build_reducer(fewtokens.AvgPool(1, 2)) == fewtokens.AvgPool(1, 2)
+    # As MMEngine writes what it has read: by the module, and with the scope of another package's config.
+    named = dict(type='fewtokens.reducers.avg_pool.AvgPool', after=1, grid=2, _scope_='mmseg')
+    assert build_reducer(named) == fewtokens.AvgPool(1, 2) and as_text(named) == 'AvgPool(after=1, grid=2)'
+    clustering = dict(segments=2, clusters=5, after=1)
+    for kind in ('SegmentClustering', SegmentClustering, 'fewtokens.video.segments.SegmentClustering'):
+        assert str(build_reducer(dict(clustering, type=kind))) == 'SegmentClustering(segments=2, clusters=5, after=1)'
+
+
+@pytest.mark.parametrize(
+    'setting, message',
+    [
+        ({}, r'reducer=\{\} must be a dict with a type'),
+        (dict(after=1, grid=2), 'must be a dict with a type'),
+        (5, 'reducer=5 must be'),
+        (['AvgPool(1, 2)'], 'must be a dict with a type'),
+        (dict(type=None), 'no reducer None'),
+        (dict(type=5), 'no reducer 5'),
+        (dict(type='os.system', command='true'), "no reducer 'os.system'"),
+        (dict(type=dict), 'no reducer'),
+        ('os(1)', "no reducer 'os'"),
+        (dict(type='AvgPool', aftr=1, grid=2), "no option 'aftr'"),
+        (dict(type='Hourglass', after=1, grid=2, temperature='warm'), 'Hourglass has an option of the wrong type'),
+    ],
+)
+def test_what_is_no_reducer_is_named(setting, message):
+    with pytest.raises(ValueError, match=message):
+        build_reducer(setting)
 
 
 def test_a_method_of_ones_own():

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -32,3 +33,17 @@ def fails(run):
         assert result.returncode == 2 and message in result.err.splitlines()[-1], result.err
 
     return tool
+
+
+@pytest.fixture
+def linear_dtypes():
+    """Of what linear layers anywhere put out during the test."""
+    seen = set()
+
+    def look(module, args, output):
+        if isinstance(module, torch.nn.Linear):
+            seen.add(output.dtype)
+
+    handle = torch.nn.modules.module.register_module_forward_hook(look)
+    yield seen
+    handle.remove()

@@ -53,6 +53,17 @@ def test_predictions_pictures_and_the_effect(run, folder, tmp_path, kind):
 
 
 @KINDS
+def test_mixed_precision(run, folder, tmp_path, linear_dtypes, kind):
+    """Metrics and files hold no bfloat16, which NumPy doesn't know."""
+    args = ['--amp', '--out', tmp_path / 'out.pkl', '--work-dir', tmp_path / 'work']
+    result = run('test.py', folder / f'{kind}.py', folder / f'{kind}.pth', *args)
+    assert result.returncode == 0 and linear_dtypes == {torch.bfloat16}, result.err
+    if kind == 'detector':
+        with open(tmp_path / 'out.pkl', 'rb') as file:
+            assert {sample['pred_instances']['bboxes'].dtype for sample in pickle.load(file)} == {torch.float32}
+
+
+@KINDS
 def test_two_processes_and_an_odd_number_of_samples_give_the_same_metrics(run, folder, tmp_path, kind):
     args = [folder / f'{kind}.py', folder / f'{kind}.pth', '--plugin', PLUGIN, '--work-dir']
     one = run('test.py', *args, tmp_path / 'one')

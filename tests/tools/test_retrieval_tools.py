@@ -115,6 +115,14 @@ def test_mixed_precision_and_gradient_checkpointing(run, folder, tmp_path):
     assert not all(torch.allclose(amp[name], reference[name], atol=1e-5) for name in amp)
 
 
+def test_mixed_precision_in_a_test(run, folder, tmp_path, linear_dtypes):
+    args = [folder / 'tiny_clip.py', folder / 'tiny_clip.pth', '--work-dir', tmp_path / 'run']
+    result = run('test.py', *args, '--amp', '--out', tmp_path / 'out.pkl')
+    assert result.returncode == 0 and linear_dtypes == {torch.bfloat16}, result.err
+    (sample, *_) = pickle.loads((tmp_path / 'out.pkl').read_bytes())
+    assert sample['video_embedding'].dtype == sample['text_embeddings'].dtype == torch.float32
+
+
 @pytest.mark.slow
 def test_two_processes_and_an_odd_number_of_videos_give_the_same_metrics(run, folder, tmp_path):
     args = [folder / 'tiny_clip.py', folder / 'tiny_clip.pth', '--plugin', PLUGIN]

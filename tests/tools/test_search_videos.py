@@ -143,6 +143,19 @@ def test_the_tokenizer_beside_a_config_is_found_from_any_folder(monkeypatch, tmp
     assert described['loading'] == dict(frames=12, how='segment', rate=None, size=64)
 
 
+def test_a_plugin_line_of_the_config_is_at_work_in_the_index(tmp_path):
+    path, plugin = tmp_path / 'mine.py', 'SegmentClustering(segments=2, clusters=5, after=1)'
+    demo = Path(__file__).parents[2] / 'configs/demo'
+    for line, message in ((dict(reducer=plugin), None), (dict(reduser=plugin), "no option 'reduser'")):
+        hooks = [dict(type='FewTokensHook', **line)]
+        path.write_text(f"_base_ = '{demo}/clip_clips.py'\ncustom_hooks = {hooks!r}\n")
+        if message is None:
+            assert from_config(str(path), str(demo / 'clip_clips.pth'))['model']['clustering'] == plugin
+        else:
+            with pytest.raises(ValueError, match=message):
+                from_config(str(path), str(demo / 'clip_clips.pth'))
+
+
 def test_models_of_open_clip(main, folder, tmp_path, capsys):
     """A small architecture that open_clip knows by name, weights from a file."""
     (tmp_path / 'tiny-clip.json').write_text(json.dumps(CLIP))

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 PLUGIN = 'SharedUpdate(after=2, grid=4)'
@@ -45,6 +46,25 @@ def test_train_then_test_with_and_without_the_plugin(config_file, tmp_path):
     assert len(list((tmp_path / 'show').rglob('*.png'))) == 3
 
 
+TTA = """
+flips = [[dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]]
+pack = dict(type='PackSegInputs', meta_keys=('img_path', 'img_shape', 'ori_shape', 'flip', 'flip_direction'))
+load = dict(type='LoadAnnotations', reduce_zero_label=True)
+tta_model = dict(type='SegTTAModel')
+tta_pipeline = [dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=[*flips, [load], [pack]])]
+"""
+
+
+@pytest.mark.parametrize('options', [[], ['--tta']])
+def test_mixed_precision(run, config_file, checkpoint, tmp_path, linear_dtypes, options):
+    config_file.write_text(config_file.read_text() + TTA)
+    args = [config_file, checkpoint, *options, '--work-dir', tmp_path / 'run']
+    result = run('test.py', *args, '--amp')
+    assert result.returncode == 0 and linear_dtypes == {torch.bfloat16}, result.err
+    linear_dtypes.clear()
+    assert run('test.py', *args).returncode == 0 and linear_dtypes == {torch.float32}
+
+
 def test_two_processes_and_an_odd_number_of_samples_give_the_same_metrics(config_file, checkpoint, tmp_path):
     """The plugin in both, under torchrun with gloo."""
     metrics = []
@@ -61,6 +81,86 @@ def test_two_processes_and_an_odd_number_of_samples_give_the_same_metrics(config
         metrics.append(json.loads(file.read_text()))
     names = ('aAcc', 'mIoU', 'mAcc')
     assert [metrics[0][name] for name in names] == pytest.approx([metrics[1][name] for name in names], rel=1e-6)
+
+
+@pytest.fixture
+def small(config_file, scenes, tmp_path):
+    """The tiny config on a copy of its data in which all held-out images but the second are a quarter of their size."""
+    import shutil
+
+    shutil.copytree(scenes, tmp_path / 'data')
+    for path in (tmp_path / 'data').glob('*/validation/*'):
+        if path.stem != '00002':
+            cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:32, :32])
+    config_file.write_text(config_file.read_text().replace(str(scenes), str(tmp_path / 'data')))
+    return config_file
+
+
+def test_a_process_that_sees_small_images_alone_fails_nothing(small, checkpoint, tmp_path):
+    """It is decided over all processes whether a plugin took effect, by the tool and by the hook."""
+    args = [TOOLS / 'test.py', small, checkpoint, '--launcher', 'pytorch', '--work-dir', tmp_path / 'run', '--plugin']
+    two = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    for plugin, status, message in (
+        ('AvgPool(after=2, grid=5)', 0, '64 tokens became 25 after block 2 in 1 passes'),
+        ('AvgPool(after=2, grid=9)', 1, 'no input had enough tokens for it (4 went through unchanged)'),
+    ):
+        command = [*two, *map(str, args), plugin]
+        result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        assert result.returncode == status and message in result.stdout + result.stderr, result.stderr
+        assert ('never took effect' in result.stdout + result.stderr) == (status == 1)
+
+
+def test_a_plugin_that_never_takes_effect_is_an_error(run, fails, small, checkpoint, tmp_path):
+    """Nothing that was made on the way is lost."""
+    plugin = ['--plugin', 'AvgPool(after=2, grid=9)']
+    fails('train.py', small, *plugin, '--work-dir', tmp_path / 'run', message='never took effect')
+    assert (tmp_path / 'run/iter_2.pth').exists()
+    folder, out = tmp_path / 'data/images/validation', tmp_path / 'out'
+    fails('predict.py', small, checkpoint, folder, *plugin, '--out', out, message='never took effect')
+    assert len(list(out.glob('*.jpg'))) == 3 and (out / 'index.html').exists()
+    # One picture with enough tokens will do.
+    result = run('predict.py', small, checkpoint, folder, '--plugin', 'AvgPool(after=2, grid=5)', '--out', out)
+    assert result.returncode == 0, result.err
+
+
+@pytest.mark.parametrize(
+    'hooks, message',
+    [
+        ("[dict(type='FewTokensHook', reduser='AvgPool(2, 4)')]", "no option 'reduser'"),
+        ("[dict(type='fewtokens.openmmlab.hook.FewTokensHook')]", 'needs a reducer'),
+        ("[dict(type='FewTokenHook', reducer='AvgPool(2, 4)')]", "no hook 'FewTokenHook'"),
+    ],
+)
+def test_a_plugin_line_that_would_not_be_at_work_is_an_error(fails, config_file, checkpoint, tmp_path, hooks, message):
+    text = config_file.read_text().replace('custom_hooks = []', f'custom_hooks = {hooks}')
+    config_file.write_text(text)
+    fails('test.py', config_file, checkpoint, message=message)
+    fails('train.py', config_file, message=message)
+    fails('predict.py', config_file, checkpoint, tmp_path, message=message)
+    fails('benchmark.py', config_file, message=message)
+    fails('tradeoff.py', config_file, checkpoint, '--out', tmp_path / 'report', message=message)
+
+
+def test_of_two_reducers_none_is_dropped(run, fails, config_file, checkpoint):
+    lines = [dict(type='mmengine.FewTokensHook', reducer=text) for text in (PLUGIN, 'AvgPool(2, 4)')]
+    text = config_file.read_text()
+    config_file.write_text(text.replace('custom_hooks = []', f'custom_hooks = {lines!r}'))
+    message = f'the config has 2 FewTokensHooks with a reducer, {PLUGIN} and AvgPool(2, 4)'
+    fails('test.py', config_file, checkpoint, message=message)
+    fails('train.py', config_file, message=message)
+    result = run('benchmark.py', config_file, '--shape', 64, 64, '--macs-only')
+    assert result.returncode == 0 and PLUGIN in result.out and 'AvgPool(2, 4)' in result.out, result.err
+    two = ['--plugin', PLUGIN, '--plugin', 'AvgPool(2, 4)']
+    config_file.write_text(text)
+    fails('test.py', config_file, checkpoint, *two, message=f'--plugin {PLUGIN} and AvgPool(2, 4)')
+
+
+def test_a_reducer_from_the_command_lines_options(run, config_file, checkpoint, tmp_path):
+    line = dict(type='FewTokensHook', reducer='AvgPool(2, 4)')
+    config_file.write_text(config_file.read_text().replace('custom_hooks = []', f'custom_hooks = [{line!r}]'))
+    option = ['--cfg-options', f'custom_hooks.0.reducer={PLUGIN}', '--work-dir', tmp_path / 'run']
+    result = run('test.py', config_file, checkpoint, *option)
+    assert result.returncode == 0 and 'SharedUpdate(after=2, grid=(4, 4)' in result.out, result.err
 
 
 def test_mmsegs_own_test_tool_with_the_plugin_line(config_file, checkpoint, tmp_path):

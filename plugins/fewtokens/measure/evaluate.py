@@ -1,20 +1,23 @@
 """A test run: MMEngine's loop, and what the plugin did in it."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..attach import Reduction
+from ..openmmlab.autocast import mixed_precision_test
 from ..openmmlab.config import list_evaluators
 from ..openmmlab.data import check_samples, check_test_data
 from ..openmmlab.distributed import log_in_one_process
-from ..openmmlab.hook import FewTokensHook
+from ..openmmlab.hook import FewTokensHook, never_took_effect
 from ..openmmlab.model import load_weights, unwrap
 from ..video.clustered import Clustered, find_encoder, own_clustering
 from .drawing import with_colour_tuples
@@ -36,19 +39,19 @@ def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     runner = build_test_runner(config, args)
     reductions = _watch(runner)
     images = [_first_image(reduction) for reduction in reductions]
-    with torch.autocast(unwrap(runner.model).data_preprocessor.device.type, torch.bfloat16, enabled=args.amp):
+    with mixed_precision_test(runner) if args.amp else nullcontext():
         metrics = runner.test()
     found = [f'{name} {value:.2f}' for name, value in in_percent(metrics or {}).items() if name in HEADLINES]
     if found:
         print_log(', '.join(found), logger='current')
     for reduction, image in zip(reductions, images):
         reduction.remove()
-        if not reduction.passes:
-            raise ValueError(
-                f'{reduction.reducer} never took effect: no input had enough tokens for it '
-                f'({reduction.skipped} went through unchanged)'
-            )
-        print_log(effect(reduction, unwrap(runner.model), *image), logger='current')
+        own = effect(reduction, unwrap(runner.model), *image) if reduction.passes else None
+        # A process may have seen small images alone.
+        effects, skipped = zip(*all_gather_object((own, reduction.skipped)))
+        if not any(effects):
+            raise ValueError(f'{never_took_effect(reduction.reducer)} ({sum(skipped)} went through unchanged)')
+        print_log(own or next(filter(None, effects)), logger='current')
     return metrics
 
 

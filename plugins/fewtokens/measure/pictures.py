@@ -20,10 +20,12 @@ class Seen:
     """One image through one variant: the data sample with predictions, and cluster labels [h, w] of the token grid.
 
     There are no cluster labels where nothing was clustered, or where the image took several passes (sliding windows).
+    Whether the reducer of the variant, if it has one, had fewer tokens in any of them is `reduced`.
     """
 
     sample: Any
     clusters: np.ndarray | None
+    reduced: bool = False
 
 
 @torch.no_grad()
@@ -31,9 +33,10 @@ def look(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Seen
     """What a variant makes of each image of a batch, its clusters taken from that very forward pass."""
     with variant.applied(model) as reduction:
         samples = predict(model, variant, batch)
-        clusters = reduction.cluster_map if reduction is not None and reduction.passes == 1 else None
+        passes = 0 if reduction is None else reduction.passes
+        clusters = reduction.cluster_map if passes == 1 else None
     return [
-        Seen(sample, None if clusters is None else _without_padding(clusters[i].cpu().numpy(), sample))
+        Seen(sample, None if clusters is None else _without_padding(clusters[i].cpu().numpy(), sample), passes > 0)
         for i, sample in enumerate(samples)
     ]
 

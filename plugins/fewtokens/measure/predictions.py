@@ -13,6 +13,7 @@ from mmengine.dataset import Compose
 from mmengine.utils import ProgressBar
 from torch import nn
 
+from ..openmmlab.hook import never_took_effect
 from .drawing import complete_metainfo, draw_prediction, read_image
 from .files import write_whole
 from .pictures import draw_clusters, encode_jpeg, look
@@ -23,10 +24,11 @@ SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 @dataclass(frozen=True)
 class Prediction:
-    """One picture: the file of its overlays, and milliseconds of each variant, in their order."""
+    """One picture: the file of its overlays, and of each variant, in their order, milliseconds and if it reduced."""
 
     file: str
     milliseconds: list[float]
+    reduced: list[bool]
 
 
 def predict_folder(
@@ -39,7 +41,8 @@ def predict_folder(
 
     Raises:
         FileNotFoundError: there is no folder, or no picture in it.
-        ValueError: a picture can't be read and `skip_unreadable` is off.
+        ValueError: a picture can't be read and `skip_unreadable` is off; or a reducer never took effect, which is known
+            when all is written.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {str(folder)!r}')
@@ -59,6 +62,9 @@ def predict_folder(
     page = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / 'predictions.html').read_text())
     html = page.render(names=names, predictions=predictions, unreadable=unreadable)
     write_whole(out / 'index.html', lambda path: path.write_text(html))
+    for variant, *reduced in zip(variants, *(prediction.reduced for prediction in predictions)):
+        if variant.reducer is not None and not any(reduced):
+            raise ValueError(never_took_effect(variant.reducer))
     return predictions, unreadable
 
 
@@ -81,11 +87,12 @@ def _load(pipeline: Compose, files: list[Path], skip: bool) -> tuple[dict[Path, 
 def _predict(
     model: nn.Module, variants: list[Variant], file: Path, batch: dict[str, Any], metainfo: dict[str, Any], out: Path
 ) -> Prediction:
-    milliseconds, painted = [], []
+    milliseconds, reduced, painted = [], [], []
     for variant in variants:
         start = time.perf_counter()
         (seen,) = look(model, variant, batch)
         milliseconds.append(1e3 * (time.perf_counter() - start))
+        reduced.append(seen.reduced)
         if not painted:
             painted.append(read_image(seen.sample))
         image = painted[0]
@@ -94,4 +101,4 @@ def _predict(
             painted.append(draw_clusters(image, seen.clusters))
     name = f'{file.name}.jpg'
     write_whole(out / name, lambda path: path.write_bytes(encode_jpeg(np.concatenate(painted, axis=1))))
-    return Prediction(name, milliseconds)
+    return Prediction(name, milliseconds, reduced)

@@ -1,4 +1,4 @@
-"""Mixed precision without a GPU: MMEngine's AmpOptimWrapper refuses to run on a CPU."""
+"""Mixed precision on any device: MMEngine's AmpOptimWrapper refuses to run on a CPU, its test loop takes float16."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,7 +8,12 @@ import torch
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .model import unwrap
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -30,3 +35,32 @@ class AutocastOptimWrapper(OptimWrapper):
         attention = nullcontext() if self.fused_attention else sdpa_kernel(SDPBackend.MATH)
         with super().optim_context(model), torch.autocast(get_device(), dtype=torch.bfloat16), attention:
             yield
+
+
+@contextmanager
+def mixed_precision_test(runner: Runner) -> Iterator[None]:
+    """Runs a runner's test under bfloat16 autocast. Predictions are float32, as metrics and files want them."""
+    model = unwrap(runner.model)
+    # The loop switches autocast on or off itself. Its dtype is the one around it: float16 on a GPU, if there is none.
+    runner.test_loop.fp16 = True
+    handle = model.register_forward_hook(lambda module, args, output: _in_float32(output))
+    try:
+        with torch.autocast(model.data_preprocessor.device.type, torch.bfloat16):
+            yield
+    finally:
+        handle.remove()
+
+
+def _in_float32(output: Any) -> Any:
+    """NumPy has no bfloat16. Data samples are changed in place."""
+    if isinstance(output, Tensor):
+        return output.float() if output.dtype == torch.bfloat16 else output
+    if isinstance(output, BaseDataElement):
+        for name, value in output.items():
+            converted = _in_float32(value)
+            if converted is not value:
+                setattr(output, name, converted)
+        return output
+    if isinstance(output, dict):
+        return {name: _in_float32(value) for name, value in output.items()}
+    return type(output)(map(_in_float32, output)) if type(output) in (list, tuple) else output

@@ -1,7 +1,9 @@
-"""Finds OpenMMLab configs, by file or by name."""
+"""Finds OpenMMLab configs, by file or by name, and says what is wrong in one."""
 
 import difflib
 import os
+import textwrap
+import traceback
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,74 @@ def load_config(name: str | os.PathLike, cfg_options: dict[str, Any] | None = No
 
     Raises:
         FileNotFoundError: there is no such config; the nearest names are listed.
+        ValueError: the config cannot be read, or an option doesn't fit into it.
     """
     path = config_path(str(name))
-    config = Config.fromfile(path)
-    config.merge_from_dict(cfg_options or {})
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:  # noqa: BLE001  a config is code
+        raise ValueError(f'config {str(path)!r} cannot be read: {_place(error)}{_reason(error)}') from error
+    _override(config, cfg_options or {})
     if config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / path.stem)
     init_default_scope(config.get('default_scope', 'mmengine'))
     return config
+
+
+def _override(config: Config, options: dict[str, Any]) -> None:
+    try:
+        # Together: one may delete what another sets anew.
+        config.merge_from_dict(options)
+    except Exception:  # noqa: BLE001  MMEngine raises whatever it runs into
+        for key, value in options.items():
+            try:
+                config.merge_from_dict({key: value})
+            except Exception as error:  # noqa: BLE001
+                raise ValueError(f'--cfg-options {key}={value} does not fit the config: {_reason(error)}') from error
+        raise
+
+
+def config_mistake(error: Exception) -> str | None:
+    """What is wrong with a config, if the error came up while something of it was read or built; else None."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if frames[-1].f_globals['__name__'].startswith('mmengine.config.'):
+        return f'the config lacks a setting: {_reason(error)}'
+    building = [frame for frame in frames if _builds(frame)]
+    if not building:
+        return None
+    kind = building[-1].f_locals.get('obj_type') or building[-1].f_code.co_name.removeprefix('build_')
+    return f"the config's {getattr(kind, '__name__', kind)} cannot be built: {_reason(error)}"
+
+
+def _builds(frame: Any) -> bool:
+    """Whether it is MMEngine's `build_from_cfg`, or a runner's `build_dataloader` and the like."""
+    return frame.f_code.co_name.startswith('build_') and frame.f_globals['__name__'].startswith('mmengine.')
+
+
+def _place(error: Exception) -> str:
+    """The file and line in the chain of configs where reading ended."""
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    files = [
+        frame.f_locals['filename']
+        for frame, _ in frames
+        if frame.f_code.co_name in ('_file2dict', '_is_lazy_import', '_parse_lazy_import')
+    ]
+    if not files:
+        return ''
+    lines = [line for frame, line in frames if frame.f_code.co_filename == files[-1]]
+    line = getattr(error, 'lineno', None) or (lines[-1] if lines else None)
+    return f'{os.path.basename(files[-1])}{f", line {line}" if line else ""}: '
+
+
+def _reason(error: BaseException) -> str:
+    """An error in one line."""
+    error = error.__cause__ or error
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])  # its text alone has it in quotes
+    if isinstance(error, ImportError) and error.__context__:
+        text += f' ({error.__context__})'
+    return textwrap.shorten(f'{type(error).__name__}: {text}', 400, placeholder=' …')
 
 
 def config_path(name: str) -> Path:

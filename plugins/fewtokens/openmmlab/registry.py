@@ -11,11 +11,12 @@ from ..attach import attach
 from ..attachment import Attachment
 from ..literals import call_with, read_call
 from ..video.clustered import VideoPlugin
+from ..video.segments import SegmentClustering
 
 Plugin = reducers.Reducer | VideoPlugin
 """What the tools compare: reducers of an image's tokens, and segment clusterings of a video's."""
 
-VIDEO = 'SegmentClustering'
+VIDEO = SegmentClustering.__name__
 
 REDUCERS = Registry('reducer', scope='mmengine', locations=['fewtokens.openmmlab'])
 """Register a method of your own with `@REDUCERS.register_module()`."""
@@ -28,15 +29,20 @@ def build_reducer(setting: dict[str, Any] | str | Plugin) -> Plugin:
     """A reducer, or a clustering of videos, from a config's dict, from a plugin's text, or as it is.
 
     Raises:
-        ValueError: an unknown reducer, an option that it doesn't have, or a text that isn't a literal call.
+        ValueError: an unknown reducer, an option that it doesn't have, a text that isn't a literal call, or none of
+            these.
     """
     if isinstance(setting, Plugin):
         return setting
     if isinstance(setting, str):
         return parse_plugin(setting)
-    options = dict(setting)
-    kind = options.pop('type')
-    return VideoPlugin.parse(as_text(setting)) if kind == VIDEO else call_with(_find(kind), options)
+    if not isinstance(setting, dict) or 'type' not in setting:
+        raise ValueError(
+            f"reducer={setting!r} must be a dict with a type, such as dict(type='Hourglass', after=10, grid=(28, 28)), "
+            'a reducer, or its text'
+        )
+    cls = _find(setting['type'])
+    return VideoPlugin.parse(as_text(setting)) if cls is SegmentClustering else call_with(cls, _options(setting))
 
 
 def parse_plugin(text: str) -> Plugin:
@@ -46,9 +52,9 @@ def parse_plugin(text: str) -> Plugin:
         ValueError: an unknown reducer, an option that it doesn't have, or a text that isn't a literal call.
     """
     name, positional, options = read_call(text, 'Hourglass(after=10, grid=(28, 28))')
-    if name == VIDEO:
-        return VideoPlugin.parse(text)
     cls = _find(name)
+    if cls is SegmentClustering:
+        return VideoPlugin.parse(text)
     return call_with(cls, dict(zip(inspect.signature(cls).parameters, positional)) | options)
 
 
@@ -57,8 +63,14 @@ def as_text(setting: Any) -> str:
     if not isinstance(setting, dict):
         return str(setting)
     kind = setting['type']
-    options = ', '.join(f'{name}={value!r}' for name, value in setting.items() if name != 'type')
-    return f'{getattr(kind, "__name__", kind)}({options})'
+    options = ', '.join(f'{name}={value!r}' for name, value in _options(setting).items())
+    # Configs may name a class by its module as well.
+    return f'{getattr(kind, "__name__", kind).rpartition(".")[2]}({options})'
+
+
+def _options(setting: dict[str, Any]) -> dict[str, Any]:
+    # MMEngine notes a scope in what a config takes from another package's.
+    return {name: value for name, value in setting.items() if name not in ('type', '_scope_')}
 
 
 def attach_plugin(model: nn.Module, plugin: Plugin) -> Attachment:
@@ -67,8 +79,9 @@ def attach_plugin(model: nn.Module, plugin: Plugin) -> Attachment:
 
 
 def _find(name: str | type) -> type:
-    cls = REDUCERS.get(name) if isinstance(name, str) else name
-    if cls is None:
+    cls = SegmentClustering if name == VIDEO else REDUCERS.get(name) if isinstance(name, str) else name
+    # MMEngine finds anything that can be imported.
+    if not (isinstance(cls, type) and issubclass(cls, (reducers.Reducer, SegmentClustering))):
         known = ', '.join([*sorted(REDUCERS.module_dict), f'for videos {VIDEO}'])
         raise ValueError(f'there is no reducer {name!r}; there are {known}')
     return cls

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..openmmlab.config import load_config
+from ..openmmlab.hook import plugin_lines
 from ..openmmlab.model import build_model, without_pretrained
 from .clip_models import load_pretrained, read_config
 from .model import ClipRetrieval
@@ -38,7 +39,8 @@ def from_config(path: str, checkpoint: str | None, cfg_options: dict[str, Any] |
     model = without_pretrained(config.model) if checkpoint else config.model
     if not checkpoint and not model.clip.get('pretrained'):
         raise ValueError(f"{path} names no pretrained weights: give the model's with --checkpoint")
-    return _setting(model, {key: loading[key] for key in LOADING if key in loading}, checkpoint)
+    setting = _setting(model, {key: loading[key] for key in LOADING if key in loading}, checkpoint)
+    return with_clusterings(setting, [line.text for line in plugin_lines(config) if line.reducer is not None])
 
 
 def from_clip(name: str, pretrained: str) -> dict[str, Any]:
