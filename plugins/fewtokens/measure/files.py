@@ -1,12 +1,32 @@
-"""Files that are either the old ones or whole new ones."""
+"""Files that are either the old ones or whole new ones, and their names as text that can be shown."""
 
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+_JOINERS = '\u200c\u200d'
+"""Of letters and emoji: they steer no terminal, and names without them look wrong."""
+
+
+def shown(text: Any) -> str:
+    """Text that can be printed or put on a page, in one line, whatever a file is called.
+
+    What steers a terminal or hides or reorders letters (control characters, line ends, marks of direction) is written
+    as Python escapes it, and bytes that are no text as `?`.
+    """
+    return ''.join(map(_shown, str(text)))
+
+
+def _shown(letter: str) -> str:
+    kind = unicodedata.category(letter)
+    if kind == 'Cs':
+        return '?'
+    return repr(letter)[1:-1] if kind in ('Cc', 'Cf', 'Zl', 'Zp') and letter not in _JOINERS else letter
 
 
 def write_whole(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
