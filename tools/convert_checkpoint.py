@@ -9,6 +9,7 @@ resizes its position table to the config's image size; a Swin alone for `model.b
 """
 
 import argparse
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -57,7 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--arch', choices=['auto', *LAYOUTS], default='auto', help='the layout of IN, found by itself')
     args = parser.parse_args(arguments)
     weights = convert_keys(read_weights(args.source), args.arch)
-    write_whole(args.target, lambda path: torch.save(dict(state_dict=weights), path))
+    # PyTorch's own writing to a full disk fails with a message of its file format.
+    content = io.BytesIO()
+    torch.save(dict(state_dict=weights), content)
+    write_whole(args.target, lambda path: path.write_bytes(content.getbuffer()))
     prefixes = {key.partition('.')[0] for key in weights}
     kind = next((kind for prefix, kind in KINDS.items() if prefix in prefixes), 'a VisionTransformer alone')
     print(f'{args.target}: {len(weights)} tensors of {kind}')

@@ -48,7 +48,8 @@ def main() -> None:
         frames, find_medoids(encoder, inputs), indices / video.fps,
         f'{Path(args.video).name}: medoid tokens after block {plugin.after} of {args.clip} ({weights})',
     )  # fmt: skip
-    write_whole(args.out, lambda path: cv2.imwrite(str(path), picture[..., ::-1]))
+    content = cv2.imencode(args.out.suffix, picture[..., ::-1])[1]
+    write_whole(args.out, lambda path: path.write_bytes(content))
     print(f'{args.out}: {plugin}')
 
 

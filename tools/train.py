@@ -6,8 +6,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.measure.files import shown
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
-from fewtokens.openmmlab.data import check_folders, check_paths, check_samples
+from fewtokens.openmmlab.data import check_folders, check_not_empty, check_samples, check_training
 
 
 def main() -> None:
@@ -18,9 +19,10 @@ def main() -> None:
     parser.add_argument('--skip-unreadable', action='store_true', help=text)
     args = parser.parse_args()
     config = prepare_config(args)
-    check_folders(config.train_dataloader.dataset)
-    if config.get('val_dataloader'):
-        check_folders(config.val_dataloader.dataset)
+    for loader in ('train_dataloader', 'val_dataloader'):
+        if config.get(loader):
+            check_folders(config[loader].dataset)
+            check_not_empty(config[loader].dataset)
     if args.resume and (latest := find_latest_checkpoint(config.work_dir)):
         # MMEngine goes on from load_from if there is one: from a config's earlier phase, not from where it stopped.
         config.resume, config.load_from = True, latest
@@ -35,14 +37,16 @@ def main() -> None:
 def check_data(runner: Runner, skip: bool) -> None:
     """Finds what would end a training after hours, or leaves it out."""
     for loop in (runner.train_loop, runner.val_loop):
-        dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
-        if not isinstance(dataset, BaseDataset):
+        loader = getattr(loop, 'dataloader', None)
+        if loader is None:
             continue
-        if not skip:
-            check_paths(dataset)
-        elif skipped := check_samples(dataset, skip=True, workers=loop.dataloader.num_workers):
+        # Validation data are read again and again: once more at the start is little.
+        whole = loop is runner.val_loop and isinstance(loader.dataset, BaseDataset)
+        check = check_samples if whole else check_training
+        if skipped := check(loader.dataset, skip, loader.num_workers):
             # The sampler has counted them: instead, an epoch has some of the first samples twice.
-            print_log(f'{len(skipped)} unreadable samples are left out: {", ".join(skipped[:3])}', logger='current')
+            names = ', '.join(map(shown, skipped[:3]))
+            print_log(f'{len(skipped)} unreadable samples are left out: {names}', logger='current')
 
 
 if __name__ == '__main__':

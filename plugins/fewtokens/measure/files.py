@@ -33,6 +33,9 @@ def write_whole(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a file under another name beside `path`, then moves it into place.
 
     If writing fails, whatever was at `path` is still there and nothing else is left.
+
+    Raises:
+        OSError: the file can't be written; it is named, also where what went wrong knew no name, as on a full disk.
     """
     with _written(Path(path), write) as temporary:
         os.replace(temporary, path)
@@ -57,11 +60,19 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def _written(path: Path, write: Callable[[Path], None]):
     """A temporary file beside `path` that `write` has filled; gone at the end, if it wasn't moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}-', suffix=path.suffix)
-    os.close(handle)
+    prefix, name = f'.{path.stem}-', None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+        os.close(handle)
         write(Path(name))
         os.chmod(name, 0o644)
         yield Path(name)
+    except OSError as error:
+        if error.filename is not None and not Path(os.fsdecode(error.filename)).name.startswith(prefix):
+            raise
+        if error.errno is None:
+            raise OSError(f'{str(path)!r} cannot be written: {error}') from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
