@@ -56,6 +56,9 @@ def write_tradeoff(
     inputs, timed = timed_inputs(model, images, batch)
     # The size check comes first: a plugin that can't take effect is found before the evaluation, not after it.
     rows = benchmark_rows(model, variants, inputs, rounds, warmup=2)
+    for row in rows:
+        if row['failure']:
+            raise ValueError(f'{row["name"]} cannot run: {row["failure"]}')
     accuracies = {variant.name: tests.evaluate(model, variant) for variant in variants}
     host = accuracies[HOST]
     headlines = [name for name in host.metrics if name in HEADLINES] or list(host.metrics)[:1]
