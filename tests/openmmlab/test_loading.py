@@ -133,7 +133,7 @@ def test_pictures_turned_by_exif(data, build):
         write(data / LABEL, labels_with()[:40])
         if orientation == 1:
             assert check_samples(build()) == []
-    fails(build(), 'has labels of 64 x 40 pixels', 'is 40 x 64 pixels, turned as its EXIF orientation says: ')
+    fails(build(), 'has labels of 64 x 40 pixels', 'is 40 x 64 pixels; it is turned as its EXIF orientation says: ')
     as_stored = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
     assert check_samples(build(pipeline=[as_stored, *build().pipeline.transforms[1:]])) == []
 

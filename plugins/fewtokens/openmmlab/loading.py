@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,8 +91,8 @@ class NamedLoading:
 
     def _problem(self, sample: dict) -> str | None:
         if self.sized and 'ori_shape' in sample and (sample['height'], sample['width']) != tuple(sample['ori_shape']):
-            said = f'{sample["width"]} x {sample["height"]} pixels'
-            return f'{shown(sample["img_path"])} is {_picture_size(sample)}, the annotations say {said}'
+            said = f'{sample["width"]} x {sample["height"]}'
+            return f'{_picture_size(sample)}, the annotations say {said}{_turned(sample)}'
         if not self.mapped or 'gt_seg_map' not in sample:
             return None
         labels = sample['gt_seg_map']
@@ -164,25 +163,25 @@ def _size_problem(sample: dict, labels: np.ndarray) -> str | None:
     if 'ori_shape' not in sample or labels.shape[:2] == tuple(sample['ori_shape'][:2]):
         return None
     size = f'{labels.shape[1]} x {labels.shape[0]} pixels'
-    label, picture = shown(sample['seg_map_path']), shown(sample['img_path'])
-    return f'{label} has labels of {size}, its picture {picture} is {_picture_size(sample)}'
+    label = shown(sample['seg_map_path'])
+    return f'{label} has labels of {size}, its picture {_picture_size(sample)}{_turned(sample)}'
 
 
 def _picture_size(sample: dict) -> str:
     height, width = sample['ori_shape'][:2]
-    size = f'{width} x {height} pixels'
-    if not _is_turned(Path(sample['img_path']), (width, height)):
-        return size
-    return f'{size}, turned as its EXIF orientation says: turn the annotation too, or take that out of the picture'
+    return f'{shown(sample["img_path"])} is {width} x {height} pixels'
 
 
-def _is_turned(path: Path, size: tuple[int, int]) -> bool:
-    """Whether a picture file stores another size than it was loaded with."""
+def _turned(sample: dict) -> str:
+    """What to do about a picture whose file stores another size than it is loaded with."""
     try:
-        with Image.open(path) as picture:
-            return picture.getexif().get(EXIF_ORIENTATION, 1) > 4 and picture.size == size[::-1]
-    except OSError:  # it isn't on this machine
-        return False
+        with Image.open(sample['img_path']) as picture:
+            orientation, stored = picture.getexif().get(EXIF_ORIENTATION, 1), picture.size
+    except OSError:  # it isn't on this machine, or in a format of another reader
+        return ''
+    if orientation <= 4 or stored != tuple(sample['ori_shape'][:2]):
+        return ''
+    return '; it is turned as its EXIF orientation says: turn the annotation too, or take that out of the picture'
 
 
 def _reason(error: Exception) -> str:
