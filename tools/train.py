@@ -3,6 +3,7 @@
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
@@ -36,15 +37,17 @@ def main() -> None:
 
 def check_data(runner: Runner, skip: bool) -> None:
     """Finds what would end a training after hours, or leaves it out."""
-    for loop in (runner.train_loop, runner.val_loop):
-        loader = getattr(loop, 'dataloader', None)
-        if loader is None:
+    for name in ('_train_dataloader', '_val_dataloader'):
+        loader = getattr(runner, name)
+        if not loader:
             continue
+        # The runner is given the data set, not its config: samplers count what is left of it.
+        dataset = DATASETS.build(loader['dataset'])
+        setattr(runner, name, {**loader, 'dataset': dataset})
         # Validation data are read again and again: once more at the start is little.
-        whole = loop is runner.val_loop and isinstance(loader.dataset, BaseDataset)
+        whole = name == '_val_dataloader' and isinstance(dataset, BaseDataset)
         check = check_samples if whole else check_training
-        if skipped := check(loader.dataset, skip, loader.num_workers):
-            # The sampler has counted them: instead, an epoch has some of the first samples twice.
+        if skipped := check(dataset, skip, loader.get('num_workers', 0)):
             names = ', '.join(map(shown, skipped[:3]))
             print_log(f'{len(skipped)} unreadable samples are left out: {names}', logger='current')
 
