@@ -7,7 +7,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
-from fewtokens.measure.files import shown
+from fewtokens.measure.files import naming_full_disk, shown
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
 from fewtokens.openmmlab.data import check_folders, check_not_empty, check_samples, check_training
 
@@ -30,9 +30,10 @@ def main() -> None:
     if args.amp:
         # MMEngine's own mixed precision needs a GPU.
         config.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
-    runner = Runner.from_cfg(config)
-    check_data(runner, args.skip_unreadable)
-    runner.train()
+    with naming_full_disk(config.work_dir):
+        runner = Runner.from_cfg(config)
+        check_data(runner, args.skip_unreadable)
+        runner.train()
 
 
 def check_data(runner: Runner, skip: bool) -> None:

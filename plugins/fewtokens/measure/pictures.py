@@ -13,8 +13,8 @@ from .variants import Variant
 
 MAGNIFIED = 512, 4096
 """Pixels: small pictures are drawn at the largest multiple of their size whose short and long side are at most this."""
-LONGEST = 65535
-"""Pixels: what a side of a JPEG can have."""
+LONGEST = 65500
+"""Pixels: the longest side that libjpeg writes, a little less than the format's own limit."""
 
 
 @dataclass(frozen=True)
