@@ -7,7 +7,7 @@ import cv2
 import torch
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
-from fewtokens.measure.files import write_whole
+from fewtokens.measure.files import shown, write_whole
 from fewtokens.openmmlab.cli import at_least, run
 from fewtokens.video import VideoEncoder
 from fewtokens.video.clip_models import build_clip, load_pretrained
@@ -46,11 +46,11 @@ def main() -> None:
     weights = args.pretrained or 'random weights'
     picture = draw_medoids(
         frames, find_medoids(encoder, inputs), indices / video.fps,
-        f'{Path(args.video).name}: medoid tokens after block {plugin.after} of {args.clip} ({weights})',
+        f'{shown(Path(args.video).name)}: medoid tokens after block {plugin.after} of {args.clip} ({weights})',
     )  # fmt: skip
     content = cv2.imencode(args.out.suffix, picture[..., ::-1])[1]
     write_whole(args.out, lambda path: path.write_bytes(content))
-    print(f'{args.out}: {plugin}')
+    print(f'{shown(args.out)}: {plugin}')
 
 
 if __name__ == '__main__':
