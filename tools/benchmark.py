@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
-from fewtokens.measure.files import write_json
+from fewtokens.measure.files import shown, write_json
 from fewtokens.measure.table import format_table
 from fewtokens.measure.variants import Variant, benchmark_rows, count_rows, environment_of, make_variants
 from fewtokens.openmmlab.cli import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
@@ -16,8 +16,13 @@ from fewtokens.openmmlab.model import build_model
 
 def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> list[dict[str, Any]]:
     try:
-        return count_rows(model, variants, inputs)
+        # MACs are the same in any dtype; not every host can run in all of them.
+        return count_rows(model, variants, inputs.float())
     except (NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition('\n')[0]
+        if 'meta' not in reason:
+            size = f'{inputs.shape[-2]} x {inputs.shape[-1]}'
+            raise ValueError(f'{type(model).__name__} cannot run on inputs of {size}: {reason}') from error
         raise ValueError(
             f'{type(model).__name__} computes as much as it finds in an image, which --macs-only does not have: '
             'leave it out, --rounds 1 will do'
@@ -48,13 +53,14 @@ def main() -> None:
     model = build_model(config, args.checkpoint, device)
     dtype = getattr(torch, args.dtype)
     inputs = torch.empty(args.batch, 3, *args.shape, dtype=dtype, device=device)
-    model.to(dtype)
     if args.macs_only:
         rows = count_on_meta(model, variants, inputs)
     else:
-        rows = benchmark_rows(model, variants, inputs.normal_(), args.rounds, args.warmup)
+        rows = benchmark_rows(model.to(dtype), variants, inputs.normal_(), args.rounds, args.warmup)
     weights = args.checkpoint or 'random'
-    print(f'{args.config}, {args.batch} x 3 x {args.shape[0]} x {args.shape[1]}, {args.dtype}, weights: {weights}')
+    print(
+        f'{shown(args.config)}, {args.batch} x 3 x {args.shape[0]} x {args.shape[1]}, {args.dtype}, weights: {weights}'
+    )
     print(format_table(rows))
     if args.json:
         settings = dict(config=args.config, weights=weights, rounds=args.rounds, warmup=args.warmup)

@@ -42,11 +42,11 @@ def main() -> None:
     print(format_table(rows))
     if args.training:
         add_training_peaks(rows, encoder.train(), variants, video)
-        for row in rows:
-            saved = 1 - row['training_peak_mib'] / rows[0]['training_peak_mib']
-            print(
-                f'{row["name"]}: a training step takes {row["training_peak_mib"]:.0f} MiB, {saved:.0%} less than host'
-            )
+        measured = [row for row in rows if row['training_peak_mib']]
+        for row in measured:
+            saved = 1 - row['training_peak_mib'] / measured[0]['training_peak_mib']
+            figure = f'{row["training_peak_mib"]:.0f} MiB, {saved:.0%} less than {measured[0]["name"]}'
+            print(f'{row["name"]}: a training step takes {figure}')
     if args.json:
         settings = dict(clip=args.clip, weights='random', rounds=args.rounds, warmup=args.warmup)
         write_json(args.json, dict(environment=environment_of(video, **settings), rows=rows))

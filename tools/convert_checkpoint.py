@@ -9,6 +9,7 @@ resizes its position table to the config's image size; a Swin alone for `model.b
 """
 
 import argparse
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,13 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     checkpoint = read_checkpoint(args.source)
     weights = convert_weights(state_dict_of(checkpoint, args.source), args.arch, args.source)
-    content: dict[str, Any] = dict(state_dict=weights)
+    converted: dict[str, Any] = dict(state_dict=weights)
     if classes := dataset_meta_of(checkpoint):
-        content['meta'] = dict(dataset_meta=classes)
-    write_whole(args.target, lambda path: torch.save(content, path))
+        converted['meta'] = dict(dataset_meta=classes)
+    # PyTorch's own writing to a full disk fails with a message of its file format.
+    content = io.BytesIO()
+    torch.save(converted, content)
+    write_whole(args.target, lambda path: path.write_bytes(content.getbuffer()))
     prefixes = {key.partition('.')[0] for key in weights}
     kind = next((kind for prefix, kind in KINDS.items() if prefix in prefixes), 'a VisionTransformer alone')
     print(f'{args.target}: {len(weights)} tensors of {kind}')

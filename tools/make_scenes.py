@@ -2,6 +2,7 @@
 
 import argparse
 
+from fewtokens.openmmlab.cli import run
 from fewtokens.scenes.ade20k import write_ade20k
 from fewtokens.scenes.coco import write_coco
 
@@ -19,7 +20,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == '__main__':
+def main() -> None:
     args = parse_args()
     counts = dict(training=args.training, validation=args.validation)
     WRITERS[args.format](args.out, counts, size=args.size, seed=args.seed)
+
+
+if __name__ == '__main__':
+    run(main)

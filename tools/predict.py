@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.measure.files import shown
 from fewtokens.measure.predictions import predict_folder
 from fewtokens.measure.variants import make_variants
 from fewtokens.openmmlab.cli import add_plugin_options, choose_reducers, make_parser, run, usable_device
@@ -28,8 +29,8 @@ def main() -> None:
     for variant, milliseconds in zip(variants, medians):
         print(f'{variant.name}: {milliseconds:.1f} ms a picture (median of {len(predictions)})')
     if unreadable:
-        print(f'{len(unreadable)} unreadable pictures left out: {", ".join(unreadable)}')
-    print(f'overlays: {args.out / "index.html"}')
+        print(f'{len(unreadable)} unreadable pictures left out: {", ".join(map(shown, unreadable))}')
+    print(f'overlays: {shown(args.out / "index.html")}')
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.evaluate import test
+from fewtokens.measure.files import naming_full_disk
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
 
 
@@ -15,7 +16,9 @@ def main() -> None:
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged samples out and count them')
     args = parser.parse_args()
-    test(prepare_config(args), args)
+    config = prepare_config(args)
+    with naming_full_disk(config.work_dir, args.out, args.show_dir):
+        test(config, args)
 
 
 if __name__ == '__main__':

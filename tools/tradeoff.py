@@ -4,6 +4,7 @@ from pathlib import Path
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
 from fewtokens.measure.accuracy import TestSet
+from fewtokens.measure.files import shown
 from fewtokens.measure.tradeoff import write_tradeoff
 from fewtokens.measure.variants import make_variants
 from fewtokens.openmmlab.cli import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
@@ -30,7 +31,7 @@ def main() -> None:
     tests = TestSet(config, args.checkpoint, out, args.batch, args.skip_unreadable)
     title = Path(args.config).stem
     print(write_tradeoff(model, variants, tests, out, args.batch, args.rounds, title))
-    print(f'report: {out / "report.html"}')
+    print(f'report: {shown(out / "report.html")}')
 
 
 if __name__ == '__main__':

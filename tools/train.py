@@ -4,12 +4,14 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.measure.files import naming_full_disk, shown
 from fewtokens.openmmlab.checkpoints import load_from_local, make_mmengine_safe
 from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
-from fewtokens.openmmlab.data import check_folders, check_paths, check_samples
+from fewtokens.openmmlab.data import check_folders, check_not_empty, check_samples, check_training
 from fewtokens.openmmlab.hook import FewTokensHook, never_took_effect
 
 
@@ -21,9 +23,10 @@ def main() -> None:
     parser.add_argument('--skip-unreadable', action='store_true', help=text)
     args = parser.parse_args()
     config = prepare_config(args)
-    check_folders(config.train_dataloader.dataset)
-    if config.get('val_dataloader'):
-        check_folders(config.val_dataloader.dataset)
+    for loader in ('train_dataloader', 'val_dataloader'):
+        if config.get(loader):
+            check_folders(config[loader].dataset)
+            check_not_empty(config[loader].dataset)
     if args.resume and (latest := find_latest_checkpoint(config.work_dir)):
         # MMEngine goes on from load_from if there is one: from a config's earlier phase, not from where it stopped.
         config.resume, config.load_from = True, latest
@@ -31,9 +34,10 @@ def main() -> None:
     if args.amp:
         # MMEngine's own mixed precision needs a GPU.
         config.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
-    runner = Runner.from_cfg(config)
-    check_data(runner, args.skip_unreadable)
-    runner.train()
+    with naming_full_disk(config.work_dir):
+        runner = Runner.from_cfg(config)
+        check_data(runner, args.skip_unreadable)
+        runner.train()
     for hook in runner.hooks:
         if isinstance(hook, FewTokensHook) and hook.took_effect is False:
             raise ValueError(never_took_effect(hook.reducer))
@@ -59,15 +63,19 @@ def check_start(config: Config) -> None:
 
 def check_data(runner: Runner, skip: bool) -> None:
     """Finds what would end a training after hours, or leaves it out."""
-    for loop in (runner.train_loop, runner.val_loop):
-        dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
-        if not isinstance(dataset, BaseDataset):
+    for name in ('_train_dataloader', '_val_dataloader'):
+        loader = getattr(runner, name)
+        if not loader:
             continue
-        if not skip:
-            check_paths(dataset)
-        elif skipped := check_samples(dataset, skip=True, workers=loop.dataloader.num_workers):
-            # The sampler has counted them: instead, an epoch has some of the first samples twice.
-            print_log(f'{len(skipped)} unreadable samples are left out: {", ".join(skipped[:3])}', logger='current')
+        # The runner is given the data set, not its config: samplers count what is left of it.
+        dataset = DATASETS.build(loader['dataset'])
+        setattr(runner, name, {**loader, 'dataset': dataset})
+        # Validation data are read again and again: once more at the start is little.
+        whole = name == '_val_dataloader' and isinstance(dataset, BaseDataset)
+        check = check_samples if whole else check_training
+        if skipped := check(dataset, skip, loader.get('num_workers', 0)):
+            names = ', '.join(map(shown, skipped[:3]))
+            print_log(f'{len(skipped)} unreadable samples are left out: {names}', logger='current')
 
 
 if __name__ == '__main__':

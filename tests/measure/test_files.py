@@ -1,8 +1,9 @@
 import os
+from pathlib import Path
 
 import pytest
 
-from fewtokens.measure.files import shown
+from fewtokens.measure.files import naming_full_disk, shown, write_together, write_whole
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,58 @@ from fewtokens.measure.files import shown
 def test_names_that_can_be_shown(name, expected):
     assert shown(name) == expected == shown(shown(name))
     assert shown(name).encode() and len(shown(name).splitlines()) == 1
+
+
+@pytest.mark.parametrize('together', [False, True])
+@pytest.mark.parametrize(
+    'failure, message',
+    [
+        (OSError(28, 'No space left on device'), "[Errno 28] No space left on device: '{}'"),
+        (OSError('7 requested and 0 written'), "'{}' cannot be written: 7 requested and 0 written"),
+    ],
+)
+def test_what_cannot_be_written_is_named(tmp_path, monkeypatch, together, failure, message):
+    path = tmp_path / 'new/a.json'
+    write = Path.write_bytes
+
+    def until_full(self, content):
+        if content:
+            raise failure
+        write(self, content)
+
+    monkeypatch.setattr(Path, 'write_bytes', until_full)
+    with pytest.raises(OSError) as caught:
+        if together:
+            write_together({tmp_path / 'b': b'', path: b'a', tmp_path / 'c': b'a'})
+        else:
+            write_whole(path, lambda temporary: temporary.write_bytes(b'a'))
+    assert str(caught.value) == message.format(path)
+    assert not any(file.is_file() for file in tmp_path.rglob('*'))
+
+
+def test_a_folder_in_the_way_is_named(tmp_path):
+    (tmp_path / 'a').mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_together({tmp_path / 'b': b'', tmp_path / 'a': b''})
+    assert caught.value.filename == str(tmp_path / 'a')
+
+
+def test_what_a_file_is_made_of_keeps_its_own_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_whole(tmp_path / 'a', lambda temporary: temporary.write_bytes((tmp_path / 'source').read_bytes()))
+    assert caught.value.filename == str(tmp_path / 'source')
+
+
+def test_a_full_disk_is_named_where_others_write():
+    with (
+        pytest.raises(OSError, match=r"No space left on device: 'work or out.pkl'"),
+        naming_full_disk('work', 'out.pkl', None),
+    ):
+        raise OSError(28, 'No space left on device')
+    for error in (OSError(28, 'full', 'a.png'), OSError(5, 'bad disk'), OSError('odd')):
+        with pytest.raises(OSError) as caught, naming_full_disk('work'):
+            raise error
+        assert caught.value is error
 
 
 def test_anything_can_be_shown(tmp_path):

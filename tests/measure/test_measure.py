@@ -3,7 +3,7 @@ import time
 
 import pytest
 import torch
-from models import beit, segmenter, vit
+from models import beit, segmenter, swin, vit
 
 import fewtokens
 from fewtokens.measure.files import write_json, write_whole
@@ -89,6 +89,31 @@ def test_counted_rows_are_null_where_nothing_was_measured():
     assert rows[0]['ms'] is None and rows[0]['speedup'] is None and rows[0]['peak_mib'] is None
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
+def test_a_row_that_cannot_run_says_why_and_the_others_are_measured(package, dtype):
+    """Swin's shifted windows have a mask in float32, which their step by step attention can't go on with."""
+    dtype = getattr(torch, dtype)
+    images = torch.randn(1, 3, 64, 64, dtype=dtype)
+    variants = make_variants({'SharedUpdate(after=2, grid=2)': fewtokens.SharedUpdate(2, 2)})
+    host, *others = rows = benchmark_rows(swin(package).to(dtype), variants, images, rounds=1, warmup=0)
+    assert host['name'] == HOST and host['failure'].startswith(
+        'RuntimeError: expected m1 and m2 to have the same dtype'
+    )
+    assert all(host[key] is None for key in ('macs', 'ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'peak_mib'))
+    assert all(row['ms'] > 0 and row['macs'] > 0 and row['failure'] is None for row in others)
+    assert others[0]['speedup'] == 1
+    header, first, second, third, reason = format_table(rows).splitlines()
+    assert [cell.strip() for cell in first.split('|')] == [HOST, '-', '-', 'cannot run', '-', '-', '-']
+    assert ' 1.000 |' in second and reason == f'host cannot run: {host["failure"]}'
+
+
+def test_there_is_no_comparison_without_its_reference():
+    message = r'host \+ sdpa, which all rows are compared with, cannot run in float64 on cpu: RuntimeError: '
+    with pytest.raises(ValueError, match=message):
+        benchmark_rows(segmenter(), make_variants({}), torch.randn(1, 3, 64, 64).double(), rounds=1, warmup=0)
+
+
 def test_a_plugin_without_effect_is_an_error():
     variants = make_variants({'big': fewtokens.Hourglass(2, 9)})
     with pytest.raises(ValueError, match='big never takes effect: inputs of 64 x 64'), pytest.warns(UserWarning):
@@ -104,8 +129,9 @@ def test_an_old_file_survives_a_failed_write(tmp_path, failure):
         temporary.write_text('half')
         raise failure
 
-    with pytest.raises(type(failure)):
+    with pytest.raises(type(failure)) as caught:
         write_whole(path, write)
+    assert str(path) in str(caught.value) or not isinstance(failure, OSError)
     assert json.loads(path.read_text()) == dict(rows=[1]) and list(tmp_path.iterdir()) == [path]
 
 

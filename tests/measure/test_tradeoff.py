@@ -14,7 +14,7 @@ import torch
 import fewtokens
 from fewtokens.measure import tradeoff
 from fewtokens.measure.accuracy import TestSet, predict
-from fewtokens.measure.pictures import cluster_borders, draw_clusters, enlarge, look, magnify
+from fewtokens.measure.pictures import cluster_borders, draw_clusters, encode_jpeg, enlarge, look, magnify
 from fewtokens.measure.variants import HALF, Variant, make_variants
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
@@ -115,6 +115,22 @@ def test_borders_stand_between_clusters():
     # Borders are half white; the mean of the first cluster's twelve pixels is 80.
     assert (drawn[0, 1] == 40 + 128).all() and (drawn[3] == 80).all() and (drawn[0, 3] == 0).all()
     assert magnify(image).shape == (512, 512, 3) and np.array_equal(magnify(image)[::128, ::128], image)
+
+
+@pytest.mark.parametrize(
+    'side, factor', [((64, 64), 8), ((20, 600), 6), ((600, 20), 6), ((1, 5000), 1), ((500, 700), 1)]
+)
+def test_small_pictures_are_magnified_within_bounds(side, factor):
+    assert magnify(np.zeros(side, np.uint8)).shape == (factor * side[0], factor * side[1])
+
+
+@pytest.mark.parametrize(
+    'size, expected', [((20, 65500), (20, 65500)), ((40, 131000), (20, 65500)), ((65536, 1), (65500, 1))]
+)
+def test_pictures_fit_into_a_jpeg(size, expected):
+    content = encode_jpeg(np.full((*size, 3), 77, np.uint8))
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (*expected, 3) and abs(image.astype(int) - 77).max() <= 1
 
 
 def test_sliding_windows_are_timed_on_one_window_and_draw_no_clusters(config_file, checkpoint, tmp_path):

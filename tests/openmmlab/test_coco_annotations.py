@@ -2,11 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 from coco import write_coco_config, write_coco_scenes
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from PIL import Image
 
 from fewtokens.openmmlab.config import load_config
-from fewtokens.openmmlab.data import check_test_data
+from fewtokens.openmmlab.data import check_not_empty, check_samples, check_test_data
 
 KINDS = pytest.mark.parametrize('kind', ['instances', 'panoptic'])
 
@@ -60,6 +64,74 @@ def test_not_cocos_format(data):
     path = data / 'annotations/instances_validation.json'
     path.write_text('[1, 2]')
     fails(load(data), "is no annotation file in COCO's format: it has no images and no categories")
+
+
+@KINDS
+def test_empty_files_and_lists(data, kind):
+    path = data / f'annotations/{kind}_validation.json'
+    content = json.loads(path.read_text())
+    for text, message in (
+        ('', 'is cut short or no JSON'),
+        ('{}', 'no images and no categories'),
+        ('null', 'no images'),
+    ):
+        path.write_text(text)
+        fails(load(data, kind), message)
+    path.write_text(json.dumps(dict(content, images=[])))
+    fails(load(data, kind), f"{kind}_validation.json' is no annotation file in COCO's format: it has no images")
+
+
+@KINDS
+def test_entries_that_lack_what_is_needed(data, kind):
+    change(data, kind, lambda content: segment(content).pop('bbox'))
+    fails(load(data, kind), 'has no category_id, or no bbox of four numbers')
+    change(data, kind, lambda content: content['annotations'][1].pop('image_id'))
+    fails(load(data, kind), "annotation 1 (counted from 0) of '")
+    change(data, kind, lambda content: [content['images'][1].pop(key) for key in ('height', 'file_name')])
+    fails(load(data, kind), "_validation.json' has no file_name and no height")
+    change(data, kind, lambda content: content.update(images=dict(a=1)))
+    fails(load(data, kind), 'what it has of image is no list')
+
+
+@pytest.mark.parametrize('content', [b'', b'{}', b'{"images": [], "annotations": [], "categories": []}'])
+def test_training_files_that_list_nothing(data, content):
+    """Their annotations are not checked one by one, but that there are samples."""
+    setting = load(data).test_dataloader.dataset
+    check_not_empty(setting)
+    (data / 'annotations/instances_validation.json').write_bytes(content)
+    for wrapped in (setting, dict(type='RepeatDataset', times=2, dataset=setting)):
+        with pytest.raises(ValueError, match=r"'.*instances_validation.json'"):
+            check_not_empty(Config(dict(dataset=wrapped)).dataset)
+
+
+def test_filters_that_leave_nothing(data):
+    setting = load(data).test_dataloader.dataset
+    setting.update(test_mode=False, filter_cfg=dict(min_size=65))
+    with pytest.raises(ValueError, match=r"no samples in '.*instances_validation.json', or none that its filter_cfg"):
+        check_not_empty(setting)
+
+
+@KINDS
+@pytest.mark.parametrize('turned', [False, True])
+def test_pictures_of_another_size(data, kind, turned):
+    """Annotations of a picture as it is stored, before its EXIF orientation is applied, would be scored beside it."""
+    dataset = DATASETS.build(load(data, kind).test_dataloader.dataset)
+    assert check_samples(dataset) == []
+    exif = Image.Exif()
+    exif[274] = 6 if turned else 1
+    picture = data / 'validation/00001.jpg'
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(picture, exif=exif)
+    size, hint = ('48 x 64', 'it is turned as its EXIF orientation says: ') if turned else ('64 x 48', '--skip')
+    with pytest.raises(ValueError, match=f'/00001.jpg is {size} pixels, the annotations say 64 x 64; {hint}'):
+        check_samples(dataset)
+    assert check_samples(dataset, skip=True) == [str(picture)] and len(dataset) == 1
+
+
+def test_segments_of_another_size(data):
+    path = data / 'annotations/panoptic_validation/00001.png'
+    Image.open(path).crop((0, 0, 64, 48)).save(path)
+    with pytest.raises(ValueError, match='00001.png has labels of 64 x 48 pixels, its picture .* is 64 x 64 pixels; '):
+        check_samples(DATASETS.build(load(data, 'panoptic').test_dataloader.dataset))
 
 
 @KINDS

@@ -169,6 +169,17 @@ def test_macs_of_two_stages_need_an_image(run, fails, folder):
     assert run('benchmark.py', *args, '--rounds', 1).returncode == 0
 
 
+def test_half_precision_is_measured_where_it_runs(run, fails, folder, tmp_path):
+    args = ['--shape', 64, 64, '--dtype', 'bfloat16', '--rounds', 1, '--warmup', 0, '--plugin', PLUGIN]
+    result = run('benchmark.py', folder / 'detector.py', *args, '--json', tmp_path / 'figures.json')
+    assert result.returncode == 0, result.err
+    host, fused, reduced = json.loads((tmp_path / 'figures.json').read_text())['rows']
+    assert host['ms'] is None and fused['speedup'] == 1 and reduced['ms'] > 0
+    assert result.out.splitlines()[-1] == f'host cannot run: {host["failure"]}'
+    message = 'host + sdpa, which all rows are compared with, cannot run in bfloat16 on cpu: RuntimeError: '
+    fails('benchmark.py', folder / 'panoptic.py', *args, message=message)
+
+
 def test_bad_input_is_one_line(fails, folder, tmp_path):
     """What is wrong with annotation files stands in tests/openmmlab/test_coco_annotations.py."""
     detector, panoptic = ([folder / f'{kind}.py', folder / f'{kind}.pth'] for kind in ('detector', 'panoptic'))

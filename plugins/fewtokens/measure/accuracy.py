@@ -15,15 +15,16 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
-from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
 from ..openmmlab.config import list_evaluators
-from ..openmmlab.data import check_samples, sample_paths
+from ..openmmlab.data import check_samples
+from ..openmmlab.loading import sample_paths
 from ..openmmlab.model import quiet_log
 from ..version import __version__
 from .files import write_whole
 from .metrics import collect_statistics, in_percent, use_our_metrics
+from .progress import progress_bar
 from .resampling import KINDS, Resampled, interval_of_difference
 from .variants import Variant
 
@@ -78,14 +79,13 @@ class TestSet:
             print(f'{variant.name}: evaluated in an earlier run', file=sys.stderr)
             return _load(path)
         print(f'{variant.name}:', file=sys.stderr)
-        finite, progress = True, ProgressBar(len(self.loader), file=sys.stderr)
-        with variant.applied(model), _watch(model) as features:
+        finite = True
+        with variant.applied(model), _watch(model) as features, progress_bar(len(self.loader)) as bar:
             for batch in self.loader:
                 samples = predict(model, variant, batch)
                 finite &= all(map(_is_finite, samples))
                 self.evaluator.process(data_samples=samples, data_batch=batch)
-                progress.update()
-        print(file=sys.stderr)
+                bar.update()
         statistics = {}
         for metric in self.evaluator.metrics:
             statistics |= collect_statistics(metric)

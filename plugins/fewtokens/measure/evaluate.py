@@ -21,6 +21,7 @@ from ..openmmlab.hook import FewTokensHook, never_took_effect
 from ..openmmlab.model import load_weights, unwrap
 from ..video.clustered import Clustered, find_encoder, own_clustering
 from .drawing import with_colour_tuples
+from .files import shown
 from .macs import count_macs
 from .metrics import HEADLINES, in_percent, use_our_metrics
 from .table import format_gmacs
@@ -76,7 +77,8 @@ def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
     loader = runner.test_loop.dataloader
     skipped = check_samples(loader.dataset, args.skip_unreadable, loader.num_workers)
     if skipped:
-        print_log(f'{len(skipped)} unreadable samples are left out: {", ".join(skipped[:3])}', logger='current')
+        names = ', '.join(map(shown, skipped[:3]))
+        print_log(f'{len(skipped)} unreadable samples are left out: {names}', logger='current')
     return runner
 
 

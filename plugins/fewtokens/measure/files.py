@@ -1,14 +1,16 @@
 """Files that are either the old ones or whole new ones, and their names as text that can be shown."""
 
+import errno
 import json
 import os
 import tempfile
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _JOINERS = '\u200c\u200d'
 """Of letters and emoji: they steer no terminal, and names without them look wrong."""
 
@@ -52,6 +54,17 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             os.replace(temporary, path)
 
 
+@contextmanager
+def naming_full_disk(*places: str | os.PathLike | None) -> Iterator[None]:
+    """Names the folders and files that are written to, where others write and a full disk's error names nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, ' or '.join(str(place) for place in places if place)) from error
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
     write_whole(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1)))
 
@@ -60,16 +73,18 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def _written(path: Path, write: Callable[[Path], None]):
     """A temporary file beside `path` that `write` has filled; gone at the end, if it wasn't moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix, name = f'.{path.stem}-', None
+    prefix, name, whole = f'.{path.stem}-', None, False
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
         os.close(handle)
         write(Path(name))
         os.chmod(name, 0o644)
+        whole = True
         yield Path(name)
     except OSError as error:
-        if error.filename is not None and not Path(os.fsdecode(error.filename)).name.startswith(prefix):
-            raise
+        nameless = error.filename is None
+        if whole if nameless else not Path(os.fsdecode(error.filename)).name.startswith(prefix):
+            raise  # it is of another file
         if error.errno is None:
             raise OSError(f'{str(path)!r} cannot be written: {error}') from error
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -11,8 +11,10 @@ from torch import nn
 from .accuracy import predict
 from .variants import Variant
 
-MAGNIFIED = 512
-"""Pixels: small pictures are drawn at the largest multiple of their size whose shorter side is at most this."""
+MAGNIFIED = 512, 4096
+"""Pixels: small pictures are drawn at the largest multiple of their size whose short and long side are at most this."""
+LONGEST = 65500
+"""Pixels: the longest side that libjpeg writes, a little less than the format's own limit."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def enlarge(clusters: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def magnify(picture: np.ndarray) -> np.ndarray:
     """A small picture or label map [H, W, ...] at a multiple of its size: the borders of its clusters would hide it."""
-    factor = max(1, MAGNIFIED // min(picture.shape[:2]))
+    factor = max(1, min(most // side for most, side in zip(MAGNIFIED, sorted(picture.shape[:2]))))
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
@@ -92,9 +94,15 @@ def draw_clusters(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 def read_rgb(path: str, size: tuple[int, int]) -> np.ndarray:
     """An image file as RGB [H, W, 3] uint8, resized to (H, W)."""
-    return cv2.resize(cv2.imread(path), size[::-1], interpolation=cv2.INTER_AREA)[..., ::-1]
+    # OpenCV's own reading takes no names that aren't UTF-8.
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)[..., ::-1]
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """An RGB image [H, W, 3] uint8 as JPEG."""
+    """An RGB image [H, W, 3] uint8 as JPEG, at a smaller size if a side is too long for one."""
+    scale = LONGEST / max(image.shape[:2])
+    if scale < 1:
+        height, width = (max(1, int(side * scale)) for side in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()

@@ -1,22 +1,23 @@
 """A folder of pictures through a model, with and without a plugin, side by side."""
 
-import sys
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.utils import ProgressBar
 from torch import nn
 
 from ..openmmlab.hook import never_took_effect
 from .drawing import complete_metainfo, draw_prediction, read_image
-from .files import write_whole
+from .files import shown, write_whole
 from .pictures import draw_clusters, encode_jpeg, look
+from .progress import progress_bar
 from .variants import Variant
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -46,22 +47,25 @@ def predict_folder(
     """
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {str(folder)!r}')
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    # Hidden files are no pictures, whatever they end in: macOS keeps what it knows of a.jpg in ._a.jpg.
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith('.'))
     if not files:
         raise FileNotFoundError(f'no pictures in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
     steps = config.test_dataloader.dataset.pipeline
     pipeline = Compose([step for step in steps if not step['type'].endswith('Annotations')])
     metainfo = complete_metainfo(model.dataset_meta, config)
     batches, unreadable = _load(pipeline, files, skip_unreadable)
-    predictions, progress = [], ProgressBar(len(batches), file=sys.stderr)
-    for file, batch in batches.items():
-        predictions.append(_predict(model, variants, file, batch, metainfo, out))
-        progress.update()
-    print(file=sys.stderr)
+    predictions = []
+    with progress_bar(len(batches)) as bar:
+        for file, batch in batches.items():
+            predictions.append(_predict(model, variants, file, batch, metainfo, out))
+            bar.update()
     names = [variant.name for variant in variants]
-    page = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / 'predictions.html').read_text())
+    pages = jinja2.Environment(autoescape=True)
+    pages.filters |= dict(shown=shown, as_link=lambda name: quote(os.fsencode(name)))
+    page = pages.from_string((Path(__file__).parent / 'predictions.html').read_text())
     html = page.render(names=names, predictions=predictions, unreadable=unreadable)
-    write_whole(out / 'index.html', lambda path: path.write_text(html))
+    write_whole(out / 'index.html', lambda path: path.write_bytes(html.encode()))
     for variant, *reduced in zip(variants, *(prediction.reduced for prediction in predictions)):
         if variant.reducer is not None and not any(reduced):
             raise ValueError(never_took_effect(variant.reducer))
@@ -75,7 +79,9 @@ def _load(pipeline: Compose, files: list[Path], skip: bool) -> tuple[dict[Path, 
             data = pipeline(dict(img_path=str(file), img_id=0))
         except Exception as error:  # noqa: BLE001  decoders raise whatever they like at a damaged file
             if not skip:
-                raise ValueError(f'{file} is no readable picture; --skip-unreadable leaves such files out') from error
+                raise ValueError(
+                    f'{shown(file)} is no readable picture; --skip-unreadable leaves such files out'
+                ) from error
             unreadable.append(file.name)
             continue
         batches[file] = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])

@@ -1,6 +1,5 @@
 """Timing that a drifting machine can't fool: every row once a round, compared within the round."""
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.utils import ProgressBar
+
+from .progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,14 @@ def time_interleaved(
         device: a CUDA device is waited for.
     """
     seconds: dict[str, list[float]] = {name: [] for name in rows}
-    progress = ProgressBar((rounds + warmup) * len(rows), file=sys.stderr)
-    for number in range(warmup + rounds):
-        for name, context in rows.items():
-            with context():
-                elapsed = _time(call, torch.device(device))
-            if number >= warmup:
-                seconds[name].append(elapsed)
-            progress.update()
-    print(file=sys.stderr)
+    with progress_bar((rounds + warmup) * len(rows)) as bar:
+        for number in range(warmup + rounds):
+            for name, context in rows.items():
+                with context():
+                    elapsed = _time(call, torch.device(device))
+                if number >= warmup:
+                    seconds[name].append(elapsed)
+                bar.update()
     return {name: _summarize(np.array(times), np.array(seconds[reference])) for name, times in seconds.items()}
 
 

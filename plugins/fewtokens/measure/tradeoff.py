@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .accuracy import Accuracy, TestSet, bootstrap_difference
 from .curve import draw_curve
 from .drawing import draw_prediction, draw_truth, read_image
-from .files import write_together
+from .files import shown, write_together
 from .metrics import HEADLINES
 from .pictures import draw_clusters, encode_jpeg, look
 from .table import format_gmacs, format_table
@@ -53,9 +53,12 @@ def write_tradeoff(
     `tradeoff.json`, `.csv`, `.png` and a self-contained `report.html`, written together or not at all.
     """
     images = list(tests.first_images(max(PICTURES, batch)))
-    inputs, shown = timed_inputs(model, images, batch)
+    inputs, timed = timed_inputs(model, images, batch)
     # The size check comes first: a plugin that can't take effect is found before the evaluation, not after it.
     rows = benchmark_rows(model, variants, inputs, rounds, warmup=2)
+    for row in rows:
+        if row['failure']:
+            raise ValueError(f'{row["name"]} cannot run: {row["failure"]}')
     accuracies = {variant.name: tests.evaluate(model, variant) for variant in variants}
     host = accuracies[HOST]
     headlines = [name for name in host.metrics if name in HEADLINES] or list(host.metrics)[:1]
@@ -68,7 +71,7 @@ def write_tradeoff(
         row['finite'] = accuracy.finite
     comparisons = compare_at_equal_cost(rows, variants, accuracies)
     kind = 'test_videos' if inputs.ndim == 5 else 'test_images'
-    settings = {'checkpoint': tests.checkpoint, kind: len(tests.loader.dataset), 'rounds': rounds, 'timed': shown}
+    settings = {'checkpoint': tests.checkpoint, kind: len(tests.loader.dataset), 'rounds': rounds, 'timed': timed}
     environment = environment_of(inputs, **settings, left_out=len(tests.unreadable))
     report = dict(environment=environment, rows=rows, equal_cost=[vars(c) for c in comparisons])
     curve = draw_curve(rows, headline)
@@ -96,11 +99,11 @@ def timed_inputs(model: nn.Module, images: list[dict[str, Any]], batch: int) -> 
         alike = [video for video in videos if video.shape == inputs.shape]
         return torch.cat((alike * batch)[:batch]), f'{min(len(alike), batch)} videos of {inputs.shape[1]} frames'
     test_cfg = getattr(model, 'test_cfg', None) or {}
-    shown = 'a whole image'
+    what = 'a whole image'
     if test_cfg.get('mode') == 'slide':
         height, width = test_cfg['crop_size']
-        inputs, shown = inputs[..., :height, :width], 'one window of the sliding inference'
-    return inputs.expand(batch, -1, -1, -1).contiguous(), shown
+        inputs, what = inputs[..., :height, :width], 'one window of the sliding inference'
+    return inputs.expand(batch, -1, -1, -1).contiguous(), what
 
 
 def compare_at_equal_cost(
@@ -126,13 +129,13 @@ def render(
     title: str, report: dict[str, Any], headlines: list[str], curve: bytes, pictures: list[list[tuple[str, bytes]]]
 ) -> str:
     """The page, with every image inside it."""
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        (Path(__file__).parent / 'report.html').read_text()
-    )
+    pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    pages.filters['shown'] = shown
+    template = pages.from_string((Path(__file__).parent / 'report.html').read_text())
     rows = [[(caption, _data_uri(image, 'jpeg')) for caption, image in line] for line in pictures]
     curve_uri = _data_uri(curve, 'png')
-    shown = dict(title=title, headlines=headlines, curve=curve_uri, pictures=rows, format_gmacs=format_gmacs)
-    return template.render(**shown, **report)
+    content = dict(title=title, headlines=headlines, curve=curve_uri, pictures=rows, format_gmacs=format_gmacs)
+    return template.render(**content, **report)
 
 
 def _pictures(

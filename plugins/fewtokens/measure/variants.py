@@ -68,25 +68,37 @@ def count_rows(model: nn.Module, variants: list[Variant], inputs: Tensor) -> lis
 def benchmark_rows(
     model: nn.Module, variants: list[Variant], inputs: Tensor, rounds: int, warmup: int
 ) -> list[dict[str, Any]]:
-    """Rows with MACs, parameters, milliseconds, speed-up over `host + sdpa` and peak memory, for one image each."""
-    rows = count_rows_cheaply(model, variants, inputs)
+    """Rows with MACs, parameters, milliseconds, speed-up over `host + sdpa` and peak memory, for one image each.
+
+    A row that can't run has none of them, and says why under `failure`: some hosts mix dtypes where they are not
+    float32, and what they compute step by step may not fit in memory.
+
+    Raises:
+        ValueError: `host + sdpa` itself can't run, or a plugin doesn't fit the model or the inputs' size.
+    """
     sized = {variant.name: variant.resize(inputs) for variant in variants}
+    failures = {variant.name: _failure(model, variant, sized[variant.name]) for variant in variants}
+    if failures[FUSED]:
+        where = f'{str(inputs.dtype).removeprefix("torch.")} on {inputs.device}'
+        raise ValueError(f'{FUSED}, which all rows are compared with, cannot run in {where}: {failures[FUSED]}')
+    running = [variant for variant in variants if not failures[variant.name]]
+    rows = {row['name']: row for row in count_rows_cheaply(model, running, inputs)}
     current: list[Tensor] = [inputs]
 
     def context(variant: Variant):
         current[0] = sized[variant.name]
         return variant.applied(model)
 
-    contexts = {variant.name: (lambda v=variant: context(v)) for variant in variants}
+    contexts = {variant.name: (lambda v=variant: context(v)) for variant in running}
     timings = time_interleaved(contexts, lambda: forward(model, current[0]), FUSED, rounds, warmup, inputs.device)
-    for row, variant in zip(rows, variants):
+    for variant in running:
         timing = timings[variant.name]
         per_image = {name: getattr(timing, name) / len(inputs) for name in ('ms', 'ms_p20', 'ms_p80')}
         speed = dict(speedup=timing.speedup, speedup_p20=timing.speedup_p20, speedup_p80=timing.speedup_p80)
         with variant.applied(model):
             peak = peak_mib(lambda v=variant: forward(model, sized[v.name]), inputs.device)
-        row |= per_image | speed | dict(peak_mib=peak / len(inputs))
-    return rows
+        rows[variant.name] |= per_image | speed | dict(peak_mib=peak / len(inputs))
+    return [rows.get(v.name) or _row(model, v, macs=None, failure=failures[v.name]) for v in variants]
 
 
 @torch.no_grad()
@@ -110,6 +122,21 @@ def _count(model: nn.Module, variant: Variant, inputs: Tensor) -> dict[str, Any]
         if reduction is not None and not reduction.passes:
             height, width = inputs.shape[-2:]
             raise ValueError(f'{variant.name} never takes effect: inputs of {height} x {width} have too few tokens')
+    return _row(model, variant, macs)
+
+
+def _row(model: nn.Module, variant: Variant, macs: int | None, failure: str | None = None) -> dict[str, Any]:
     params = sum(parameter.numel() for parameter in model.parameters())
     unmeasured = dict.fromkeys(('ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'speedup_p80', 'peak_mib'))
-    return dict(name=variant.name, macs=macs, params=params, **unmeasured, metrics={})
+    return dict(name=variant.name, macs=macs, params=params, **unmeasured, failure=failure, metrics={})
+
+
+def _failure(model: nn.Module, variant: Variant, inputs: Tensor) -> str | None:
+    """Why a variant can't run."""
+    with variant.applied(model):
+        try:
+            forward(model, inputs)
+        except (RuntimeError, TypeError) as error:  # NumPy, which some hosts compute with, has no bfloat16
+            reason = str(error).strip().partition('\n')[0]
+            return f'{type(error).__name__}: {reason}'
+    return None

@@ -68,13 +68,26 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
     missing = [key for key in ('images', 'categories') if not isinstance(content, dict) or not content.get(key)]
     if missing:
         raise ValueError(f"{str(path)!r} is no annotation file in COCO's format: it has no {' and no '.join(missing)}")
+    _check_entries(content['images'], ('id', 'file_name', 'height', 'width'), 'image', path)
+    _check_entries(content['categories'], ('id', 'name'), 'category', path)
+    annotations = content.get('annotations') or []
+    _check_entries(annotations, ('image_id',), 'annotation', path)
     images = {image['id']: image for image in content['images']}
     categories = {category['id'] for category in content['categories']}
-    for number, annotation in enumerate(content.get('annotations', ())):
+    for number, annotation in enumerate(annotations):
         problem = _problem(annotation, kind, images, categories)
         if problem:
             raise ValueError(f'annotation {annotation.get("id", number)} of {str(path)!r} {problem}')
     return content
+
+
+def _check_entries(entries: Any, keys: tuple[str, ...], name: str, path: Path) -> None:
+    if not isinstance(entries, list):
+        raise ValueError(f"{str(path)!r} is no annotation file in COCO's format: what it has of {name} is no list")
+    for number, entry in enumerate(entries):
+        missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        if missing:
+            raise ValueError(f'{name} {number} (counted from 0) of {str(path)!r} has no {" and no ".join(missing)}')
 
 
 def _problem(annotation: dict[str, Any], kind: str, images: dict[int, dict], categories: set[int]) -> str | None:
@@ -85,9 +98,12 @@ def _problem(annotation: dict[str, Any], kind: str, images: dict[int, dict], cat
     if image is None:
         return f'is of image {annotation["image_id"]}, which the file does not list'
     for segment in annotation.get('segments_info', [annotation]):
+        box = segment.get('bbox')
+        if 'category_id' not in segment or not isinstance(box, list) or len(box) != 4:
+            return 'has no category_id, or no bbox of four numbers'
         if segment['category_id'] not in categories:
             return f'is of category {segment["category_id"]}, which the file does not list'
-        x, y, width, height = segment['bbox']
+        x, y, width, height = box
         if x > image['width'] or y > image['height'] or x + width < 0 or y + height < 0:
             return f'has a box {segment["bbox"]} outside its image of {image["width"]} x {image["height"]} pixels'
     return None

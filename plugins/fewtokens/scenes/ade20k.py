@@ -3,9 +3,7 @@
 import os
 from pathlib import Path
 
-import cv2
-from mmengine.utils import track_iter_progress
-
+from ..measure.progress import progress_bar
 from .splits import check_sizes, draw_scene, write_image
 from .textures import load_textures
 
@@ -28,7 +26,9 @@ def write_ade20k(out: str | os.PathLike, counts: dict[str, int], size: int = 256
         images, annotations = (Path(out) / kind / split for kind in ('images', 'annotations'))
         images.mkdir(parents=True, exist_ok=True)
         annotations.mkdir(parents=True, exist_ok=True)
-        for number in track_iter_progress(range(count)) if count else ():
-            image, labels, _ = draw_scene(textures, size, seed, split, number)
-            write_image(images / f'{number:05d}.jpg', image)
-            cv2.imwrite(str(annotations / f'{number:05d}.png'), labels + 1)
+        with progress_bar(count) as bar:
+            for number in range(count):
+                image, labels, _ = draw_scene(textures, size, seed, split, number)
+                write_image(images / f'{number:05d}.jpg', image[..., ::-1])
+                write_image(annotations / f'{number:05d}.png', labels + 1)
+                bar.update()

@@ -4,12 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from mmengine.utils import track_iter_progress
 from pycocotools import mask as rle
 
 from ..measure.files import write_json
+from ..measure.progress import progress_bar
 from .splits import check_sizes, draw_scene, write_image
 from .textures import CLASSES, load_textures
 
@@ -49,17 +48,19 @@ def write_coco(out: str | os.PathLike, counts: dict[str, int], size: int = 256, 
         images.mkdir(parents=True, exist_ok=True)
         segments.mkdir(parents=True, exist_ok=True)
         described, instances, panoptic = [], [], []
-        for number in track_iter_progress(range(count)) if count else ():
-            image, labels, objects = draw_scene(textures, size, seed, split, number)
-            write_image(images / f'{number:05d}.jpg', image)
-            ids, found = annotate(labels, objects)
-            cv2.imwrite(str(segments / f'{number:05d}.png'), _as_bgr(ids))
-            described.append(dict(id=number, file_name=f'{number:05d}.jpg', width=size, height=size))
-            panoptic.append(dict(image_id=number, file_name=f'{number:05d}.png', segments_info=found))
-            for segment in found:
-                if segment['category_id'] <= len(THINGS):
-                    mask = dict(segmentation=_encode(ids == segment['id']), image_id=number)
-                    instances.append(segment | mask | dict(id=len(instances) + 1))
+        with progress_bar(count) as bar:
+            for number in range(count):
+                image, labels, objects = draw_scene(textures, size, seed, split, number)
+                write_image(images / f'{number:05d}.jpg', image[..., ::-1])
+                ids, found = annotate(labels, objects)
+                write_image(segments / f'{number:05d}.png', _as_bgr(ids))
+                described.append(dict(id=number, file_name=f'{number:05d}.jpg', width=size, height=size))
+                panoptic.append(dict(image_id=number, file_name=f'{number:05d}.png', segments_info=found))
+                for segment in found:
+                    if segment['category_id'] <= len(THINGS):
+                        mask = dict(segmentation=_encode(ids == segment['id']), image_id=number)
+                        instances.append(segment | mask | dict(id=len(instances) + 1))
+                bar.update()
         for kind, categories, listed in (('instances', THINGS, instances), ('panoptic', THINGS + STUFF, panoptic)):
             content = dict(images=described, annotations=listed, categories=categories)
             write_json(annotations / f'{kind}_{split}.json', content)

@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..measure.files import write_together, write_whole
+from ..measure.progress import progress_bar
 from .captions import caption_clip
 from .clips import RATE, Clip, compose_clip, compose_pair, compose_single, render_clip
 from .textures import load_textures
@@ -111,14 +113,16 @@ _textures = cache(load_textures)
 
 
 def _with_progress(work: Callable, jobs: list, processes: int) -> Iterator:
-    from mmengine.utils import track_iter_progress
-
-    if processes == 1:
-        results = map(work, jobs)
-        yield from track_iter_progress((results, len(jobs))) if jobs else ()
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context('spawn')) as pool:
-        yield from track_iter_progress((pool.map(work, jobs, chunksize=16), len(jobs))) if jobs else ()
+    with ExitStack() as stack:
+        if processes == 1:
+            results = map(work, jobs)
+        else:
+            pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=get_context('spawn')))
+            results = pool.map(work, jobs, chunksize=16)
+        bar = stack.enter_context(progress_bar(len(jobs)))
+        for result in results:
+            yield result
+            bar.update()
 
 
 def _annotations(entries: list[tuple[str, str, list[str]]], out: Path) -> dict[Path, bytes]:

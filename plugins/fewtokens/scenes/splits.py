@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..measure.files import write_whole
 from .compose import compose_scene
 
 
@@ -27,4 +28,7 @@ def draw_scene(
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    """Writes [H, W] or [H, W, 3] uint8, its colours in OpenCV's order, in the format of the file's suffix."""
+    # OpenCV's own writing says nothing of a picture that found no room on the disk.
+    content = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
