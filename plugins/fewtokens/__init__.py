@@ -2,7 +2,9 @@
 
 from .attach import attach, supported
 from .attachment import Attachment, attached
+from .hosts import Host, register_host
 from .reducers import AvgPool, BipartiteMerge, Hourglass, Reducer, SharedUpdate
+from .reduction import Reduction
 from .sdpa import use_sdpa
 from .version import __version__
 
@@ -10,12 +12,15 @@ __all__ = [
     'Attachment',
     'AvgPool',
     'BipartiteMerge',
+    'Host',
     'Hourglass',
     'Reducer',
+    'Reduction',
     'SharedUpdate',
     '__version__',
     'attach',
     'attached',
+    'register_host',
     'supported',
     'use_sdpa',
 ]

@@ -39,12 +39,18 @@ def supported(model: nn.Module) -> str:
         until = f"'backbone' or 'head' ({host.head.name})" if host.head else "'backbone'"
         lines += [
             f'{where}: {host.family}, {depth} blocks, {grid[0]} x {grid[1]} {host.grid_is}, '
-            f'{host.num_prefix_tokens} prefix tokens, outputs after blocks {", ".join(str(t + 1) for t in host.taps)}',
+            f'{host.num_prefix_tokens} prefix tokens, outputs after {_outputs(host)}',
             f'  after: 0 to {depth - 1}; grid: up to {grid}; until: {until}',
         ]
         if host.relative_positions:
             lines.append('  relative positions: methods that keep a grid')
     return '\n'.join(lines)
+
+
+def _outputs(host: Host) -> str:
+    if host.taps is None:
+        return 'any block that is asked for'
+    return f'blocks {", ".join(str(tap + 1) for tap in host.taps)}'
 
 
 def _only_host(model: nn.Module) -> Host:
@@ -60,4 +66,4 @@ def _only_host(model: nn.Module) -> Host:
 
 
 def _nothing_found(model: nn.Module) -> str:
-    return f'{type(model).__name__} has no known backbone; known are: {", ".join(FAMILIES)}'
+    return f'{type(model).__name__} has no known backbone; known are: {", ".join(family.family for family in FAMILIES)}'

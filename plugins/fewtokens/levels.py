@@ -1,9 +1,9 @@
 """What the stages of a reducer made in one forward pass."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 from torch import Tensor
 
@@ -40,6 +40,10 @@ class Level:
         values = self.stage.restore(values, self.reduced.record)
         return values if self.outer is None else self.outer.restore_map(values)
 
+    @property
+    def outermost(self) -> 'Level':
+        return self if self.outer is None else self.outer.outermost
+
     def outermost_first(self) -> Iterator['Level']:
         if self.outer is not None:
             yield from self.outer.outermost_first()
@@ -56,6 +60,8 @@ class Pass:
     """One forward pass of a backbone."""
 
     grid: Grid
+    seen: Collection[int] | None
+    """Indices of the blocks whose output somebody sees; None where it is not known: all of them."""
     training: bool
     """Gradients were on when it began: a checkpointed block may run again after it ended."""
     thread: int = 0
@@ -69,8 +75,14 @@ class Pass:
     """The levels' labels alone, which may be asked for after the pass."""
     waiting: dict[int, Tensor] = field(default_factory=dict)
     """Reduced tokens for the block of that index, whose own input was restored for the caller."""
+    normed: Any = None
+    """What the last block returned for the final norm."""
     final: Tensor | None = None
     """Reduced tokens at the backbone's end, for a head that works on them."""
+
+    def sees(self, index: int) -> bool:
+        """Whether somebody sees a block's output."""
+        return self.seen is None or index in self.seen
 
     def level(self, index: int) -> Level | None:
         """Whose tokens the block of that index works on; None if they are whole."""

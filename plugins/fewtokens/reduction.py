@@ -35,8 +35,12 @@ class Reduction(Attachment):
         self._stages = {stage.after: stage for stage in self.reducer.stages()}
         self._head = self._pick_head()
         self._check()
+        self._norms = host.norm is not None and self.reducer.restores == 'state'
+        last = len(host.blocks) - 1
+        # Of the last block, the caller sees what comes out of the norm.
+        self._taps = None if host.taps is None else frozenset(host.taps) - ({last} if host.norm is not None else set())
         self._last_block = max(host.region_end(after) for after in self._stages) - 1
-        self._current = Current()
+        self._current, self._seen = Current(), Current()
         self._last: dict[int, Level] = {}
         self._trained: Pass | None = None
         self._unfinished = 0
@@ -101,7 +105,7 @@ class Reduction(Attachment):
         for after in self._stages:
             if after >= depth:
                 raise ValueError(f'after={after} must be between 0 and {depth - 1}: there are {depth} blocks')
-        if not host.taps:
+        if host.taps == ():
             raise ValueError(f'no output of {host.path or "the model"} comes from its blocks: nothing would be gained')
         if host.relative_positions:
             if not self.reducer.keeps_grid:
@@ -118,12 +122,14 @@ class Reduction(Attachment):
         host, handles = self.host, self._handles
         handles.append(host.entry.register_forward_pre_hook(self._see_entry))
         handles.append(ReplacedCall(host.entry, _Replacement(self._begin)))
+        for way in host.ways:
+            handles.append(ReplacedCall(host.backbone, _Way(self, way), name=way))
         regions = [range(after, host.region_end(after)) for after in self._stages]
         for index, block in enumerate(host.blocks):
             if any(index in region for region in regions):
                 handles.append(ReplacedCall(block, _Seat(self, index)))
                 handles += host.place_attention(block, _BlockContext(self, index))
-        if host.norm is not None and self.reducer.restores == 'state':
+        if self._norms:
             handles.append(ReplacedCall(host.norm, _Replacement(self._run_norm)))
         if self._head is not None:
             handles.append(ReplacedCall(self._head.entry, _Replacement(self._enter_head)))
@@ -134,15 +140,26 @@ class Reduction(Attachment):
 
     # A forward pass
 
+    def go(self, way: str, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        """Calls a method of the backbone that knows which blocks' outputs its caller sees."""
+        before = self._seen.get()
+        self._seen.set(frozenset(self.host.seen(way, args, kwargs)))
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._seen.set(before)
+            state = self._current.get()
+            if state is not None:
+                self._end(state)
+
     def _begin(self, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
-        grid = self.host.grid_of(output)
-        self.host.check_grid(grid)
-        training = torch.is_grad_enabled()
+        grid, training = self.host.grid(args, kwargs, output), torch.is_grad_enabled()
+        seen = self._seen.get() if self._taps is None else self._taps
         if torch.compiler.is_dynamo_compiling():
-            state = Pass(grid, training)
+            state = Pass(grid, seen, training)
         else:
-            state = Pass(grid, training, threading.get_ident(), torch._C._current_graph_task_id())
+            state = Pass(grid, seen, training, threading.get_ident(), torch._C._current_graph_task_id())
             self._expect_backward(state)
         self._current.set(state)
         return output
@@ -186,13 +203,24 @@ class Reduction(Attachment):
         state = self._state()
         if state is None:
             return forward(*args, **kwargs)
-        tokens, level = state.waiting.get(index, args[0]), state.level_before(index)
-        layout = self.host.layout(args, state.grid) if level is None else level.after
+        host, (value, rest, named) = self.host, _take_first(self.host.argument, args, kwargs)
+        tokens, level = host.tokens(value), state.level_before(index)
+        if level is not None:
+            tokens, layout = state.waiting.get(index, tokens), level.after
+        else:
+            layout = host.layout(index, rest, named, state.grid)
+            _check_count(tokens, layout)
         if index in self._stages:
             level, tokens = self._reduce(state, index, tokens, layout, level)
         if level is None:
             return forward(*args, **kwargs)
-        output = forward(*self.host.arguments(tokens, level.after, args), **kwargs)
+        if state.training and not torch.is_grad_enabled():
+            raise RuntimeError(
+                'a block with fewer tokens runs under reentrant activation checkpointing, where gradients would be '
+                'lost: use checkpoint(…, use_reentrant=False)'
+            )
+        context = AttentionContext(level.after, level.log_sizes)
+        output = host.call(index, forward, host.with_tokens(value, tokens, level.after), rest, named, context)
         return self._leave_block(state, index, level, output)
 
     def _reduce(
@@ -227,40 +255,45 @@ class Reduction(Attachment):
             state.counted = True
             _count_skipped(self, *layout.grid)
 
-    def _leave_block(self, state: Pass, index: int, level: Level, output: Tensor) -> Tensor:
-        seen = index in self.host.taps
-        # States are restored after the norm, which works token by token: on fewer of them.
-        normed = self.host.norm is not None and self.reducer.restores == 'state' and index == len(self.host.blocks) - 1
-        if seen and normed:
-            return output
-        if seen and index + 1 == level.end:
+    def _leave_block(self, state: Pass, index: int, level: Level, output: Any) -> Any:
+        """A block's output as its caller expects it: whole where somebody sees it."""
+        last = index == len(self.host.blocks) - 1
+        tokens, seen = self.host.tokens(output), state.sees(index) or self._is_watched(index)
+        if last and self._norms:
+            # States are restored after the norm, which works token by token: on fewer of them.
+            state.waiting[index + 1] = output
+            if seen:
+                output = self.host.with_tokens(output, level.restore(tokens), level.outermost.before)
+            state.normed = output
+        elif index + 1 == level.end:
             output = self._finish(state, level, output)
         elif seen:
-            if state.training and not torch.is_grad_enabled():
-                raise RuntimeError(
-                    'a block with an output of its own runs under reentrant activation checkpointing, where its '
-                    'gradient would be lost: use checkpoint(…, use_reentrant=False)'
-                )
-            state.waiting[index + 1] = output
-            output = level.restore(output)
-        if index == self._last_block:
+            state.waiting[index + 1] = tokens
+            output = self.host.with_tokens(output, level.restore(tokens), level.outermost.before)
+        if index == self._last_block and not (last and self._norms):
             self._end(state)
         return output
 
-    def _run_norm(self, forward: Callable, *args: Any, **kwargs: Any) -> Any:
-        output = forward(*args, **kwargs)
+    def _is_watched(self, index: int) -> bool:
+        """Whether somebody's hook sees a block's output."""
+        blocks = self.host.blocks
+        following = blocks[index + 1] if index + 1 < len(blocks) else self.host.norm
+        return bool(blocks[index]._forward_hooks) or (following is not None and bool(following._forward_pre_hooks))
+
+    def _run_norm(self, forward: Callable, tokens: Any, *args: Any, **kwargs: Any) -> Any:
         state, last = self._state(), len(self.host.blocks) - 1
-        level = None if state is None or state.final is not None else state.level(last)
-        if level is None or last not in self.host.taps:
-            return output
-        output = self._finish(state, level, output)
-        self._end(state)
+        if state is None or state.normed is None or tokens is not state.normed:
+            return forward(tokens, *args, **kwargs)
+        output = self._finish(state, state.level(last), forward(state.waiting[last + 1], *args, **kwargs))
+        if self._seen.get() is None:  # else the norm may be called once more
+            self._end(state)
         return output
 
-    def _finish(self, state: Pass, level: Level, output: Tensor) -> Tensor:
+    def _finish(self, state: Pass, level: Level, output: Any) -> Any:
+        tokens = self.host.tokens(output)
         if self._head is not None:
-            state.final = level.after.split(output)[1]
-        return level.restore(output)
+            state.final = level.after.split(tokens)[1]
+        return self.host.with_tokens(output, level.restore(tokens), level.outermost.before)
 
     def _end(self, state: Pass) -> None:
         if state.final is None:
@@ -314,6 +347,17 @@ class _Seat:
 
 
 @dataclass
+class _Way:
+    """Stands in for a method of the backbone by which a forward pass may come."""
+
+    reduction: Reduction
+    name: str
+
+    def __call__(self, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        return self.reduction.go(self.name, forward, *args, **kwargs)
+
+
+@dataclass
 class _BlockContext:
     """Tells a block's attention its context."""
 
@@ -364,3 +408,20 @@ def _is_plain(tensor: Tensor) -> bool:
     if torch.compiler.is_dynamo_compiling():
         return True
     return type(tensor) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _take_first(name: str, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, tuple, dict[str, Any]]:
+    """A call's first argument, by place or by name, and the others."""
+    if args:
+        return args[0], args[1:], kwargs
+    return kwargs[name], (), {key: value for key, value in kwargs.items() if key != name}
+
+
+def _check_count(tokens: Tensor, layout: Layout) -> None:
+    if tokens.shape[1] != layout.count:
+        rows, columns = layout.extent
+        prefix = f' and {layout.num_prefix_tokens} prefix tokens' if layout.num_prefix_tokens else ''
+        raise ValueError(
+            f'{tokens.shape[1]} tokens came where {rows} x {columns}{prefix} were due: fewer, as patch dropout leaves, '
+            'stand on no grid (set it to 0)'
+        )

@@ -3,9 +3,7 @@
 from torch import nn
 
 from .attachment import Attachment, attached, forget_compiled, refuse_data_parallel, refuse_replica
-from .hosts import mmseg_beit, swin
-from .hosts.attention import ReplacedCall, without_weights
-from .hosts.base import class_names
+from .hosts import FAMILIES
 
 
 class FusedAttention(Attachment):
@@ -18,24 +16,13 @@ class FusedAttention(Attachment):
         if any(isinstance(other, FusedAttention) for other in attached(model)):
             raise ValueError(f'{type(model).__name__} has fused attention attached already: remove() it first')
         for path, module in model.named_modules():
-            handles = self._fuse(module)
+            handles = [handle for family in FAMILIES for handle in family.fuse(module)]
             self._handles += handles
             self.places += [path] * bool(handles)
         if self.places:
             # Marks the model: a second attachment finds the first by its bound hooks.
             self._handles.append(model.register_forward_pre_hook(self._mark))
         forget_compiled()
-
-    def _fuse(self, module: nn.Module) -> list:
-        names = class_names(module)
-        if 'mmcv.cnn.bricks.transformer.MultiheadAttention' in names:
-            # mmcv throws the weights away that it asks for.
-            return [ReplacedCall(module.attn, without_weights, innermost=True)]
-        if mmseg_beit.ATTENTION in names:
-            return [ReplacedCall(module, mmseg_beit.fused_attention, innermost=True)]
-        if swin.ATTENTIONS & names:
-            return [ReplacedCall(module, swin.fused_attention, innermost=True)]
-        return []
 
     def _mark(self, module: nn.Module, args: tuple) -> None:
         refuse_replica(module)

@@ -1,24 +1,26 @@
-"""Where the blocks of a backbone are and how its tokens lie: one file a family."""
+"""Where the blocks of a backbone are and how its tokens lie: one file a family, found by being in this folder."""
 
-from torch import nn
+from importlib import import_module
+from pkgutil import iter_modules
 
-from . import mmseg_beit, mmseg_vit, swin
-from .attention import AttentionContext, ReplacedCall
-from .base import Head, Host
-from .layout import Layout
+from .attention import AttentionContext, Context
+from .base import FAMILIES, Head, Host, find_hosts, register_host
+from .layout import Layout, WholeGrid, Windows
+from .replaced import ReplacedCall
 
-FAMILIES = (mmseg_vit.MMSegViT.family, mmseg_beit.MMSegBEiT.family, swin.Swin.family)
-_FINDERS = (mmseg_vit.find, mmseg_beit.find, swin.find)
+for _file in iter_modules(__path__):
+    import_module(f'.{_file.name}', __name__)
 
-__all__ = ['FAMILIES', 'AttentionContext', 'Head', 'Host', 'Layout', 'ReplacedCall', 'find_hosts']
-
-
-def find_hosts(model: nn.Module) -> list[Host]:
-    """Every known backbone in the model, in the order of its modules."""
-    hosts = []
-    modules = dict(model.named_modules())
-    for path, module in modules.items():
-        parent = modules.get(path.rpartition('.')[0]) if path else None
-        found = (find(path, module, parent) for find in _FINDERS)
-        hosts += [host for host in found if host is not None][:1]
-    return hosts
+__all__ = [
+    'FAMILIES',
+    'AttentionContext',
+    'Context',
+    'Head',
+    'Host',
+    'Layout',
+    'ReplacedCall',
+    'WholeGrid',
+    'Windows',
+    'find_hosts',
+    'register_host',
+]

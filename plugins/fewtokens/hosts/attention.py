@@ -1,4 +1,4 @@
-"""Calls that are replaced and put back, and those of PyTorch's MultiheadAttention."""
+"""What attention over reduced tokens must know, and the ways to tell it."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -47,6 +47,17 @@ class KeyBias:
         return forward(query, *args, **kwargs)
 
 
+def key_mask(bias: Tensor, heads: int | None = None) -> Tensor:
+    """A bias of keys [B, N] as a mask for blocks that take one; no tensor of queries by keys.
+
+    Args:
+        heads: of `nn.MultiheadAttention`, which wants [B * heads, N, N]; None for [B, 1, 1, N].
+    """
+    if heads is None:
+        return bias[:, None, None]
+    return bias.repeat_interleave(heads, dim=0)[:, None].expand(-1, bias.shape[1], -1)
+
+
 def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float, scale: float) -> Tensor:
     """PyTorch's fused attention with a bias on the logits, or its plain one where the fused can't be differentiated."""
     transformed = not torch.compiler.is_dynamo_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
@@ -58,48 +69,3 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dr
 def without_weights(module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
     """In the call's place: asking `nn.MultiheadAttention` for no weights lets PyTorch use its fused attention."""
     return forward(*args, **{**kwargs, 'need_weights': False})
-
-
-class ReplacedCall:
-    """Stands in for a module's forward until removed; several may stand on one module and go in any order.
-
-    Args:
-        module: whose forward is replaced, on this instance alone.
-        function: called with the module, the forward that was there before, and the call's arguments.
-        innermost: stand in for the module's own forward, below other replacements that may call it.
-    """
-
-    def __init__(self, module: nn.Module, function: Callable, innermost: bool = False) -> None:
-        self.module = module
-        self.function = function
-        self.previous: ReplacedCall | None = None
-        top = module.__dict__.get('forward')
-        if innermost and top is not None:
-            while top.previous is not None:
-                top = top.previous
-            top.previous = self
-        else:
-            self.previous = top
-            module.__dict__['forward'] = self
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(self.module, self.call_previous, *args, **kwargs)
-
-    def call_previous(self, *args: Any, **kwargs: Any) -> Any:
-        forward = self.previous or type(self.module).forward.__get__(self.module)
-        return forward(*args, **kwargs)
-
-    def remove(self) -> None:
-        if self.module is None:
-            return
-        above = self.module.__dict__['forward']
-        if above is self:
-            if self.previous is None:
-                del self.module.__dict__['forward']
-            else:
-                self.module.__dict__['forward'] = self.previous
-        else:
-            while above.previous is not self:
-                above = above.previous
-            above.previous = self.previous
-        self.module = None

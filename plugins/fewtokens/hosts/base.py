@@ -1,15 +1,19 @@
 """What the rest of the package knows about a backbone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Optional, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from .attention import AttentionContext
-from .layout import Layout, WholeGrid
+from .attention import AttentionContext, Context
+from .layout import Grid, Layout, WholeGrid
 
-Grid = tuple[int, int]
+
+class Handle(Protocol):
+    """Something that was put on a module."""
+
+    def remove(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -25,58 +29,119 @@ class Head:
 
 @dataclass(frozen=True)
 class Host:
-    """A backbone with a chain of blocks over tokens [B, N, C] that stand on a grid."""
+    """A backbone with a chain of blocks over tokens that stand on a grid.
+
+    A family of backbones is a frozen subclass with `find`, registered by `register_host`. What it doesn't override fits
+    blocks that take tokens [B, N, C], prefix tokens first, and nothing that depends on how many there are.
+    """
 
     family: ClassVar[str]
     defaults: ClassVar[dict[str, Any]] = dict(iters=5, k=20, temperature=50.0)
     """The published settings for this family."""
     relative_positions: ClassVar[bool] = False
     """Whether attention depends on where tokens stand on the grid."""
-
     grid_is: ClassVar[str] = 'tokens at its nominal input size'
     """What `nominal_grid` is the size of."""
+    argument: ClassVar[str] = 'x'
+    """The name of the blocks' first argument."""
+    ways: ClassVar[tuple[str, ...]] = ()
+    """Methods of the backbone that know which blocks' outputs their caller sees: see `seen`."""
 
     path: str
     """Of the backbone in the model, '' for the model itself."""
     backbone: nn.Module
     entry: nn.Module
-    """Runs first in every forward pass, on images [B, 3, H, W]."""
+    """Runs first on every way into the backbone, on images [B, 3, H, W]: a forward pass begins with it."""
     blocks: Sequence[nn.Module]
-    taps: tuple[int, ...]
-    """Indices of the blocks whose output the backbone's caller sees."""
+    taps: tuple[int, ...] | None
+    """Indices of the blocks whose output the backbone's caller sees; None where it is known at the call alone."""
     nominal_grid: Grid
     """The grid of the input size that the model was built for; of a window for windowed backbones."""
     norm: nn.Module | None = None
-    """Final norm, between the last block and its tap."""
+    """Final norm, after the last block."""
     num_prefix_tokens: int = 0
     """Class and register tokens at the front."""
     head: Head | None = None
 
-    def grid_of(self, output: Any) -> Grid:
-        """(H, W) of the tokens, from the output of `entry`."""
+    @classmethod
+    def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['Host']:
+        """This family's description of a module, None if it is no backbone of it. Classes are known by name."""
         raise NotImplementedError
 
-    def check_grid(self, grid: Grid) -> None:
-        """Raises a ValueError where the host itself takes no input of that grid."""
+    @staticmethod
+    def fuse(module: nn.Module) -> list[Handle]:
+        """Gives a module of this family PyTorch's fused attention where it misses it; the output stays the same."""
+        return []
+
+    def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
+        """(H, W) of the tokens of an image, from a call of `entry`.
+
+        Raises:
+            ValueError: the host takes no input of that size.
+        """
+        raise NotImplementedError
+
+    def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
+        """Indices of the blocks whose output the caller of this method in `ways` sees."""
+        raise NotImplementedError
 
     def region_end(self, index: int) -> int:
         """The number of blocks until tokens reduced before that block must be whole again."""
         return len(self.blocks)
 
-    def layout(self, args: tuple, grid: Grid | None) -> Layout:
-        """How the tokens lie in a block's arguments, while they are whole."""
+    def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
+        """How the tokens lie in a block's call, while they are whole; `args` without the tokens."""
         return WholeGrid(self.num_prefix_tokens, grid)
 
-    def arguments(self, tokens: Tensor, layout: Layout, args: tuple) -> tuple:
-        """A block's arguments with these tokens in the place of its own."""
-        return tokens, *args[1:]
+    def tokens(self, value: Any) -> Tensor:
+        """[B, N, C] of a block's first argument or output."""
+        return value
 
-    def place_attention(self, block: nn.Module, context: Callable[[], AttentionContext | None]) -> list[Any]:
-        """Makes the block's attention fit reduced tokens whenever `context` returns something.
+    def with_tokens(self, value: Any, tokens: Tensor, layout: Layout) -> Any:
+        """A block's first argument or output with these tokens in the place of its own."""
+        return tokens
 
-        Returns handles with a `remove` method.
+    def call(
+        self, index: int, forward: Callable, value: Any, args: tuple, kwargs: dict, context: AttentionContext
+    ) -> Any:
+        """Calls a block with reduced tokens, and with what else must be another for them: a mask, positions, a size."""
+        return forward(value, *args, **kwargs)
+
+    def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
+        """Makes a block's attention fit reduced tokens whenever `context` returns something.
+
+        For hosts whose blocks take no mask or positions from their caller; the others override `call`.
         """
-        raise NotImplementedError
+        return []
+
+
+Family = TypeVar('Family', bound=type[Host])
+FAMILIES: list[type[Host]] = []
+
+
+def register_host(cls: Family) -> Family:
+    """Class decorator: makes a family of backbones known to `attach`, `supported` and `use_sdpa`.
+
+    Raises:
+        ValueError: it is no `Host`, has no name of its own, or its name is taken.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Host)) or 'family' not in vars(cls):
+        raise ValueError(f'{cls!r} must be a subclass of fewtokens.Host with a family of its own')
+    if any(known.family == cls.family for known in FAMILIES):
+        raise ValueError(f'there is a host family {cls.family!r} already')
+    FAMILIES.append(cls)
+    return cls
+
+
+def find_hosts(model: nn.Module) -> list[Host]:
+    """Every known backbone in the model, in the order of its modules."""
+    hosts = []
+    modules = dict(model.named_modules())
+    for path, module in modules.items():
+        parent = modules.get(path.rpartition('.')[0]) if path else None
+        found = (cls.find(path, module, parent) for cls in FAMILIES)
+        hosts += [host for host in found if host is not None][:1]
+    return hosts
 
 
 def class_names(module: nn.Module) -> set[str]:

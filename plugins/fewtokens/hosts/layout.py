@@ -23,6 +23,11 @@ class WholeGrid:
         """(H, W) of all tokens of an image."""
         return self.grid
 
+    @property
+    def count(self) -> int:
+        """Tokens of an image, with prefix tokens."""
+        return self.num_prefix_tokens + self.grid[0] * self.grid[1]
+
     def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Prefix tokens, and the others as a reducer sees them."""
         return tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
@@ -57,6 +62,11 @@ class Windows:
     """(H, W) of all tokens of an image."""
     grid: Grid
     """(h, w) of a window."""
+
+    @property
+    def count(self) -> int:
+        """Tokens of an image."""
+        return self.extent[0] * self.extent[1]
 
     @property
     def counts(self) -> Grid:

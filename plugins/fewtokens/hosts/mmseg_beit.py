@@ -1,38 +1,48 @@
 """mmseg's BEiT and MAE: a table of relative positions in every block."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops.tables import kept
-from . import mmseg_vit
-from .attention import AttentionContext, Context, ReplacedCall, biased_attention
-from .base import Grid, Host, class_names
+from .attention import AttentionContext, Context, biased_attention
+from .base import Handle, class_names, register_host
+from .layout import Grid
+from .mmseg_vit import MMSegViT, describe
 from .relative_positions import relative_offsets, resize_table
+from .replaced import ReplacedCall
 
 ATTENTION = 'mmseg.models.backbones.beit.BEiTAttention'
 
 
-class MMSegBEiT(mmseg_vit.MMSegViT):
+@register_host
+class MMSegBEiT(MMSegViT):
     family = 'mmseg BEiT and MAE'
     relative_positions = True
 
-    def check_grid(self, grid: Grid) -> None:
+    @classmethod
+    def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['MMSegBEiT']:
+        if 'mmseg.models.backbones.beit.BEiT' not in class_names(module):
+            return None
+        return cls(num_prefix_tokens=1, **describe(path, module, parent))
+
+    @staticmethod
+    def fuse(module: nn.Module) -> list[Handle]:
+        known = ATTENTION in class_names(module)
+        return [ReplacedCall(module, fused_attention, innermost=True)] if known else []
+
+    def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
+        grid = super().grid(args, kwargs, output)
         if grid != self.nominal_grid:
             wanted, given = (f'{rows} x {columns}' for rows, columns in (self.nominal_grid, grid))
             raise ValueError(f'{self.family} takes images of {wanted} tokens, as it was built for; these have {given}')
+        return grid
 
-    def place_attention(self, block: nn.Module, context: Context) -> list[Any]:
+    def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
         return [ReplacedCall(block.attn, ReducedAttention(context))]
-
-
-def find(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
-    if 'mmseg.models.backbones.beit.BEiT' not in class_names(module):
-        return None
-    return MMSegBEiT(num_prefix_tokens=1, **mmseg_vit.describe(path, module, parent))
 
 
 @dataclass

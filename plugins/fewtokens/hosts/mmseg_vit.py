@@ -1,27 +1,36 @@
 """mmseg's VisionTransformer."""
 
-from typing import Any
+from typing import Any, Optional
 
 from torch import nn
 
-from .attention import Context, KeyBias, ReplacedCall
-from .base import Grid, Head, Host, class_names
+from .attention import Context, KeyBias, without_weights
+from .base import Handle, Head, Host, class_names, register_host
+from .layout import Grid
+from .replaced import ReplacedCall
 
 
+@register_host
 class MMSegViT(Host):
     family = 'mmseg VisionTransformer'
 
-    def grid_of(self, output: Any) -> Grid:
+    @classmethod
+    def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['MMSegViT']:
+        if 'mmseg.models.backbones.vit.VisionTransformer' not in class_names(module):
+            return None
+        return cls(num_prefix_tokens=int(module.with_cls_token), **describe(path, module, parent))
+
+    @staticmethod
+    def fuse(module: nn.Module) -> list[Handle]:
+        # mmcv throws the weights away that it asks for.
+        known = 'mmcv.cnn.bricks.transformer.MultiheadAttention' in class_names(module)
+        return [ReplacedCall(module.attn, without_weights, innermost=True)] if known else []
+
+    def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
         return tuple(map(int, output[1]))
 
-    def place_attention(self, block: nn.Module, context: Context) -> list[Any]:
+    def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
         return [ReplacedCall(block.attn.attn, KeyBias(context))]
-
-
-def find(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
-    if 'mmseg.models.backbones.vit.VisionTransformer' not in class_names(module):
-        return None
-    return MMSegViT(num_prefix_tokens=int(module.with_cls_token), **describe(path, module, parent))
 
 
 def describe(path: str, module: nn.Module, parent: nn.Module | None) -> dict[str, Any]:
@@ -30,10 +39,10 @@ def describe(path: str, module: nn.Module, parent: nn.Module | None) -> dict[str
     return dict(
         path=path,
         backbone=module,
+        entry=module.patch_embed,
         blocks=list(module.layers),
         taps=tuple(sorted(i for i in module.out_indices if 0 <= i < len(module.layers))),
         norm=module.norm1 if module.final_norm else None,
-        entry=module.patch_embed,
         nominal_grid=(module.img_size[0] // patch, module.img_size[1] // patch),
         head=find_head(module, parent),
     )

@@ -5,8 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..ops.tables import kept
-
-Grid = tuple[int, int]
+from .layout import Grid
 
 
 def resize_table(table: Tensor, grid: Grid, clusters: Grid) -> Tensor:

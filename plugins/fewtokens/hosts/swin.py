@@ -1,17 +1,18 @@
 """mmdet's and mmseg's SwinTransformer: attention within windows, reduced within windows until the end of a stage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
 
 from ..ops.tables import kept
-from .attention import Context, ReplacedCall, biased_attention
-from .base import Grid, Host, class_names
-from .layout import Layout, Windows
+from .attention import AttentionContext, Context, biased_attention
+from .base import Handle, Host, class_names, register_host
+from .layout import Grid, Layout, Windows
 from .relative_positions import relative_offsets, resize_table
+from .replaced import ReplacedCall
 
 _MODULES = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
 BACKBONES = {f'{module}.SwinTransformer' for module in _MODULES}
@@ -20,6 +21,7 @@ MASKED = -100.0
 """What the host adds to the logits of pairs that are not neighbours in the image."""
 
 
+@register_host
 @dataclass(frozen=True)
 class Swin(Host):
     family: ClassVar[str] = 'mmdet and mmseg SwinTransformer'
@@ -30,37 +32,44 @@ class Swin(Host):
     ends: tuple[int, ...] = ()
     """For each stage, the number of blocks until its end."""
 
-    def grid_of(self, output: Any) -> Grid:
+    @classmethod
+    def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['Swin']:
+        if not BACKBONES & class_names(module):
+            return None
+        stages = [list(stage.blocks) for stage in module.stages]
+        ends = tuple(sum(map(len, stages[: i + 1])) for i in range(len(stages)))
+        window = stages[0][0].attn.window_size
+        return cls(
+            path=path,
+            backbone=module,
+            entry=module.patch_embed,
+            blocks=sum(stages, []),
+            taps=tuple(end - 1 for end in ends),
+            nominal_grid=(window, window),
+            ends=ends,
+        )
+
+    @staticmethod
+    def fuse(module: nn.Module) -> list[Handle]:
+        known = ATTENTIONS & class_names(module)
+        return [ReplacedCall(module, fused_attention, innermost=True)] if known else []
+
+    def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
         return tuple(map(int, output[1]))
 
     def region_end(self, index: int) -> int:
         return next(end for end in self.ends if index < end)
 
-    def layout(self, args: tuple, grid: Grid | None) -> Layout:
-        return Windows(tuple(map(int, args[1])), self.nominal_grid)
+    def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
+        return Windows(tuple(map(int, args[0])), self.nominal_grid)
 
-    def arguments(self, tokens: Tensor, layout: Layout, args: tuple) -> tuple:
-        return tokens, layout.extent, *args[2:]
+    def call(
+        self, index: int, forward: Callable, value: Any, args: tuple, kwargs: dict, context: AttentionContext
+    ) -> Any:
+        return forward(value, context.layout.extent, *args[1:], **kwargs)
 
-    def place_attention(self, block: nn.Module, context: Context) -> list[Any]:
+    def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
         return [ReplacedCall(block.attn, ReducedAttention(context))]
-
-
-def find(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
-    if not BACKBONES & class_names(module):
-        return None
-    stages = [list(stage.blocks) for stage in module.stages]
-    ends = tuple(sum(map(len, stages[: i + 1])) for i in range(len(stages)))
-    window = stages[0][0].attn.window_size
-    return Swin(
-        path=path,
-        backbone=module,
-        entry=module.patch_embed,
-        blocks=sum(stages, []),
-        taps=tuple(end - 1 for end in ends),
-        nominal_grid=(window, window),
-        ends=ends,
-    )
 
 
 @dataclass

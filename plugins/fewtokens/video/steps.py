@@ -5,6 +5,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
+from ..hosts.attention import key_mask
 from .segments import SegmentClustering
 from .towers import Tower
 
@@ -50,7 +51,7 @@ class ClusteringStep(nn.Module):
         if self.counting:
             (previous,) = self._previous
             tokens, self.sizes = self.clustering(*given, previous and previous.sizes, return_sizes=True)
-            self.bias = self._attention_bias(self.sizes.flatten(0, 1), x.dtype)
+            self.bias = key_mask(self.sizes.flatten(0, 1).log().to(x.dtype), self.tower.mask_heads)
         else:
             tokens = self.clustering(*given)
         self.done = True
@@ -60,13 +61,6 @@ class ClusteringStep(nn.Module):
     def around(self, block: nn.Module) -> nn.Module:
         """A later block, with attention that counts tokens if the clustering wants it."""
         return _CountingBlock(block, self) if self.clustering.size_bias else block
-
-    def _attention_bias(self, sizes: Tensor, dtype: torch.dtype) -> Tensor:
-        """What is added to attention's scores, for sizes [B * S, N]; no tensor of queries by keys."""
-        bias = sizes.log().to(dtype)
-        if self.tower.mask_heads is None:
-            return bias[:, None, None]
-        return bias.repeat_interleave(self.tower.mask_heads, dim=0)[:, None].expand(-1, bias.shape[1], -1)
 
 
 class _CountingBlock(nn.Module):

@@ -1,0 +1,59 @@
+"""Calls that are replaced and put back."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+class ReplacedCall:
+    """Stands in for a module's method until removed; several may stand on one module and go in any order.
+
+    Args:
+        module: whose method is replaced, on this instance alone.
+        function: called with the module, the method that was there before, and the call's arguments.
+        innermost: stand in for the module's own method, below other replacements that may call it.
+        name: of the method.
+    """
+
+    def __init__(self, module: nn.Module, function: Callable, innermost: bool = False, name: str = 'forward') -> None:
+        self.module, self.function, self.name = module, function, name
+        self.removed = False
+        top = module.__dict__.get(name)
+        if innermost and isinstance(top, ReplacedCall):
+            while isinstance(top.previous, ReplacedCall):
+                top = top.previous
+            self.previous, top.previous = top.previous, self
+        else:
+            self.previous = top
+            module.__dict__[name] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(self.module, self.call_previous, *args, **kwargs)
+
+    def call_previous(self, *args: Any, **kwargs: Any) -> Any:
+        method = self.previous or getattr(type(self.module), self.name).__get__(self.module)
+        return method(*args, **kwargs)
+
+    def remove(self) -> None:
+        if self.removed:
+            return
+        self.removed = True
+        above = self.module.__dict__.get(self.name)
+        if above is self:
+            if self.previous is None:
+                del self.module.__dict__[self.name]
+            else:
+                self.module.__dict__[self.name] = self.previous
+            return
+        while isinstance(above, ReplacedCall) and above.previous is not self:
+            above = above.previous
+        if isinstance(above, ReplacedCall):
+            above.previous = self.previous
+        else:
+            # Somebody else has wrapped the call since, as accelerate does, and holds on to it.
+            self.function = _call_through
+
+
+def _call_through(module: nn.Module, method: Callable, *args: Any, **kwargs: Any) -> Any:
+    return method(*args, **kwargs)

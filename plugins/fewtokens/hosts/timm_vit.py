@@ -1,0 +1,51 @@
+"""timm's VisionTransformer: DINOv2, SigLIP, CLIP, DeiT, MAE and many others."""
+
+from collections.abc import Callable, Collection
+from typing import Any, Optional
+
+from torch import nn
+
+from .attention import AttentionContext, key_mask
+from .base import Host, class_names, register_host
+from .layout import Grid
+
+
+@register_host
+class TimmViT(Host):
+    family = 'timm VisionTransformer'
+    ways = ('forward_features', 'forward_intermediates')
+
+    @classmethod
+    def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['TimmViT']:
+        if 'timm.models.vision_transformer.VisionTransformer' not in class_names(module):
+            return None
+        return cls(
+            path=path,
+            backbone=module,
+            entry=module.patch_embed,
+            blocks=list(module.blocks),
+            taps=None,
+            nominal_grid=tuple(module.patch_embed.grid_size),
+            norm=module.norm,
+            num_prefix_tokens=module.num_prefix_tokens,
+        )
+
+    def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
+        image = args[0] if args else kwargs['x']
+        return tuple(map(int, self.entry.dynamic_feat_size(image.shape[-2:])))
+
+    def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
+        if way == 'forward_features':
+            return ()
+        from timm.models._features import feature_take_indices
+
+        indices = args[1] if len(args) > 1 else kwargs.get('indices')
+        return feature_take_indices(len(self.blocks), indices)[0]
+
+    def call(
+        self, index: int, forward: Callable, value: Any, args: tuple, kwargs: dict, context: AttentionContext
+    ) -> Any:
+        if args or kwargs.get('attn_mask') is not None or kwargs.get('is_causal'):
+            raise ValueError('attn_mask and is_causal are for all tokens, and there are fewer: leave them out')
+        bias = context.key_bias(value)
+        return forward(value, **kwargs) if bias is None else forward(value, **{**kwargs, 'attn_mask': key_mask(bias)})
