@@ -2,7 +2,6 @@
 
 from typing import Any, Optional
 
-import torch
 from torch import Tensor, nn
 
 from ..hosts.attention import key_mask
