@@ -46,7 +46,7 @@ def features_fixture():
 @pytest.fixture(scope='session')
 def scenes(tmp_path_factory):
     """A folder with four training and three held-out scenes of 64 x 64."""
-    from fewtokens.scenes.ade20k import write_ade20k
+    from demo.scenes.ade20k import write_ade20k
 
     folder = tmp_path_factory.mktemp('scenes')
     write_ade20k(folder, dict(training=4, validation=3), size=64)

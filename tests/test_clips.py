@@ -12,17 +12,16 @@ import torch
 from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement
 
-import fewtokens.scenes.direction  # noqa: F401
+import demo.scenes.direction  # noqa: F401
+from demo.scenes import captions, load_textures
+from demo.scenes.clips import FILLS, FRAMES, MOTIONS, SHAPES, compose_clip, draw_group, render_clip, reverse_clip
+from demo.scenes.msrvtt import REVERSED, describe, write_msrvtt
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
-from fewtokens.scenes import captions, load_textures
-from fewtokens.scenes.clips import FILLS, FRAMES, MOTIONS, SHAPES, compose_clip, draw_group, render_clip, reverse_clip
-from fewtokens.scenes.msrvtt import REVERSED, describe, write_msrvtt
-from fewtokens.video import SegmentClustering
-from fewtokens.video.datasets import MSRVTT
-from fewtokens.video.decode import open_video
-from fewtokens.video.metrics import retrieval_metrics
-from fewtokens.video.model import ClipRetrieval
+from fewtokens.retrieval.datasets import MSRVTT
+from fewtokens.retrieval.decode import open_video
+from fewtokens.retrieval.model import ClipRetrieval
+from fewtokens.video import SegmentClustering, retrieval_metrics
 
 DEMO = Path(__file__).parents[1] / 'configs/demo'
 NUMBERS = dict(a=1, two=2, three=3)

@@ -10,10 +10,10 @@ from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmdet.datasets.api_wrappers import COCO
 from pycocotools import mask as rle
 
-from fewtokens.scenes.ade20k import write_ade20k
-from fewtokens.scenes.coco import MIN_PIXELS, annotate, write_coco
-from fewtokens.scenes.splits import draw_scene
-from fewtokens.scenes.textures import CLASSES, load_textures
+from demo.scenes.ade20k import write_ade20k
+from demo.scenes.coco import MIN_PIXELS, annotate, write_coco
+from demo.scenes.splits import draw_scene
+from demo.scenes.textures import CLASSES, load_textures
 
 SIZE, COUNT, SEED = 96, 4, 3
 

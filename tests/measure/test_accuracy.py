@@ -5,12 +5,12 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from fewtokens.measure.accuracy import Accuracy, TestSet, bootstrap_difference, predict
 from fewtokens.measure.resampling import Areas
 from fewtokens.measure.variants import make_variants
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
 from fewtokens.openmmlab.registry import parse_plugin
+from fewtokens.openmmlab.test_set import Accuracy, TestSet, bootstrap_difference, predict
 
 
 def accuracy(intersections, unions):

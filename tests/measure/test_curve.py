@@ -1,6 +1,6 @@
 import pytest
 
-from fewtokens.measure import curve
+from fewtokens.report import curve
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import fewtokens
 from fewtokens.measure.files import write_json, write_whole
 from fewtokens.measure.macs import count_macs
 from fewtokens.measure.memory import MIB, peak_mib
-from fewtokens.measure.table import format_gmacs, format_table
 from fewtokens.measure.timing import time_interleaved
 from fewtokens.measure.variants import FUSED, HALF, HOST, benchmark_rows, count_rows, make_variants
+from fewtokens.report.table import format_gmacs, format_table
 
 
 def test_macs_of_known_layers():

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fewtokens.measure.training_log import draw_log, log_table, read_log
+from fewtokens.report.training_log import draw_log, log_table, read_log
 
 
 def write_run(folder, name, rows):

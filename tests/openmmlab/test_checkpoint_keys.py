@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401
-from fewtokens.openmmlab.checkpoint_keys import convert_keys
+from fewtokens.checkpoints.keys import convert_keys
 
 convert = runpy.run_path(str(Path(__file__).parents[2] / 'tools/convert_checkpoint.py'))['main']
 CLASSES = 5

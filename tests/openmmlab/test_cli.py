@@ -3,8 +3,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import fewtokens
+from fewtokens.cli.options import add_plugin, choose_reducers, make_parser, run
 from fewtokens.openmmlab import FewTokensHook
-from fewtokens.openmmlab.cli import add_plugin, choose_reducers, make_parser, run
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.hook import plugin_lines
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import fewtokens.openmmlab  # noqa: F401
-from fewtokens.openmmlab.checkpoint_keys import convert_keys
+from fewtokens.checkpoints.keys import convert_keys
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model, load_weights
 

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import fewtokens.openmmlab  # noqa: F401
+from fewtokens.checkpoints.retrieval_keys import convert_retrieval_keys
 from fewtokens.openmmlab.model import build_model
-from fewtokens.video.checkpoint_keys import convert_retrieval_keys
-from fewtokens.video.model import ClipRetrieval
+from fewtokens.retrieval.model import ClipRetrieval
 
 CLIP = dict(
     embed_dim=64,

@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 
 import fewtokens.openmmlab  # noqa: F401
 import fewtokens.video.openmmlab  # noqa: F401
-from fewtokens.video.datasets import MSRVTT
+from fewtokens.retrieval.datasets import MSRVTT
 
 
 def build(kind, root, split='test', **options):

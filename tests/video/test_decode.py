@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from videos import REAL, moving_frames, show_by, turn, write_audio, write_video
 
-from fewtokens.video.decode import VideoError, open_video
+from fewtokens.retrieval.decode import VideoError, open_video
 
 DECODERS = ('decord', 'pyav')
 
@@ -250,7 +250,7 @@ def test_damaged_bytes_neither_hang_nor_crash(tmp_path):
         paths.append(tmp_path / f'{number}.mp4')
         paths[-1].write_bytes(content[: draw.randrange(100, len(content))] if number % 4 == 0 else content)
     code = (
-        'import sys\nfrom fewtokens.video.decode import VideoError, open_video\n'
+        'import sys\nfrom fewtokens.retrieval.decode import VideoError, open_video\n'
         'for path in sys.argv[1:]:\n    for decoder in ("decord", "pyav"):\n        try:\n'
         '            reader = open_video(path, decoder)\n            reader.frames([len(reader) - 1, 0])\n'
         '        except VideoError:\n            print("refused")\n        else:\n            print("read")\n'

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fewtokens.openmmlab.distributed import leave
-from fewtokens.video.loss import contrastive_loss
+from fewtokens.retrieval.loss import contrastive_loss
 
 
 class Towers(nn.Module):

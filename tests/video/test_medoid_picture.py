@@ -14,11 +14,11 @@ import torch
 from disk import room_for
 from videos import REAL, moving_frames, write_video
 
+from fewtokens.retrieval.medoid_picture import INK, MARK, Medoids, draw_medoids, find_medoids
+from fewtokens.retrieval.model import ClipPreprocessor
+from fewtokens.retrieval.transforms import LoadFrames
 from fewtokens.video import SegmentClustering, VideoEncoder
 from fewtokens.video.clip_models import build_clip
-from fewtokens.video.medoid_picture import INK, MARK, Medoids, draw_medoids, find_medoids
-from fewtokens.video.model import ClipPreprocessor
-from fewtokens.video.transforms import LoadFrames
 
 TOOL = Path(__file__).parents[2] / 'tools/draw_medoids.py'
 CLIP = dict(

@@ -4,7 +4,8 @@ import torch
 from mmengine.structures import BaseDataElement
 
 from fewtokens.measure.resampling import interval_of_difference
-from fewtokens.video.metrics import RetrievalMetric, retrieval_metrics
+from fewtokens.retrieval.metrics import RetrievalMetric
+from fewtokens.video import retrieval_metrics
 
 HAND = torch.tensor([[0.9, 0.1, 0.3], [0.2, 0.8, 0.5], [0.7, 0.6, 0.4]])
 """Ranks of the right one: text to video 1, 1, 3; video to text 1, 1, 2."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import fewtokens.openmmlab  # noqa: F401
 from fewtokens.openmmlab.model import build_model
-from fewtokens.video.model import ClipPreprocessor, ClipRetrieval
+from fewtokens.retrieval.model import ClipPreprocessor, ClipRetrieval
 
 CLIP = dict(
     embed_dim=16,

@@ -5,7 +5,7 @@ import torch
 from mmengine.registry import METRICS
 from videos import moving_frames, write_video
 
-from fewtokens.video.retrieval_page import FOUND, TEXTS
+from fewtokens.retrieval.retrieval_page import FOUND, TEXTS
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from fewtokens.video import indexing
-from fewtokens.video.decode import VideoError
-from fewtokens.video.faiss_index import build_index, read_index, write_index
-from fewtokens.video.indexing import find_videos
-from fewtokens.video.search import VideoIndex
+from fewtokens.retrieval.decode import VideoError
+from fewtokens.search import indexing
+from fewtokens.search.faiss_index import build_index, read_index, write_index
+from fewtokens.search.index import VideoIndex
+from fewtokens.search.indexing import find_videos
 
 MODEL = dict(model=dict(type='Stub', width=8), weights='1234', checkpoint='a.pth')
 
@@ -408,7 +408,7 @@ def unit(x):
 
 TWO = """
 import sys, torch
-from fewtokens.video.processes import join
+from fewtokens.search.processes import join
 sys.path.insert(0, sys.argv[1])
 from test_search import Encode, VideoIndex, update
 if __name__ == '__main__':

@@ -11,8 +11,8 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 from videos import REAL, moving_frames, write_video
 
-from fewtokens.video.decode import VideoError, open_video
-from fewtokens.video.transforms import LoadFrames, PackClip, resize
+from fewtokens.retrieval.decode import VideoError, open_video
+from fewtokens.retrieval.transforms import LoadFrames, PackClip, resize
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_cache_gives_the_same_frames(clip, tmp_path, monkeypatch, how):
     for _ in range(2):
         np.random.seed(3)
         frames.append(load(clip, **options, cache_dir=tmp_path / 'cache'))
-        monkeypatch.setattr('fewtokens.video.transforms.open_video', None)  # the second time nothing is decoded
+        monkeypatch.setattr('fewtokens.retrieval.transforms.open_video', None)  # the second time nothing is decoded
     np.testing.assert_array_equal(frames[0], plain)
     np.testing.assert_array_equal(frames[1], plain)
     assert len(kept_files(tmp_path)) == 1
