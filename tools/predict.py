@@ -10,7 +10,7 @@ from fewtokens.measure.files import shown
 from fewtokens.measure.variants import make_variants
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
-from fewtokens.report.predictions import predict_folder
+from fewtokens.openmmlab.predictions import predict_folder
 
 
 def main() -> None:

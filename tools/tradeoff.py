@@ -10,7 +10,7 @@ from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.data import check_test_data
 from fewtokens.openmmlab.model import build_model
 from fewtokens.openmmlab.test_set import TestSet
-from fewtokens.report.tradeoff import write_tradeoff
+from fewtokens.openmmlab.tradeoff import write_tradeoff
 
 
 def main() -> None:

@@ -5,12 +5,14 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from fewtokens.measure.accuracy import Accuracy, bootstrap_difference
 from fewtokens.measure.resampling import Areas
 from fewtokens.measure.variants import make_variants
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
+from fewtokens.openmmlab.predict import predict
 from fewtokens.openmmlab.registry import parse_plugin
-from fewtokens.openmmlab.test_set import Accuracy, TestSet, bootstrap_difference, predict
+from fewtokens.openmmlab.test_set import TestSet
 
 
 def accuracy(intersections, unions):

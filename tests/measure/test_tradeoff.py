@@ -15,10 +15,11 @@ import fewtokens
 from fewtokens.measure.variants import HALF, Variant, make_variants
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
+from fewtokens.openmmlab.predict import look, predict
 from fewtokens.openmmlab.registry import parse_plugin
-from fewtokens.openmmlab.test_set import TestSet, predict
+from fewtokens.openmmlab.test_set import TestSet
 from fewtokens.report import tradeoff
-from fewtokens.report.pictures import cluster_borders, draw_clusters, encode_jpeg, enlarge, look, magnify
+from fewtokens.report.pictures import cluster_borders, draw_clusters, encode_jpeg, enlarge, magnify
 
 PLUGINS = ['Hourglass(after=2, grid=4)', 'SharedUpdate(after=2, grid=4)', 'AvgPool(after=2, grid=4)']
 

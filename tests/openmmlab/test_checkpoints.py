@@ -18,7 +18,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401
-from fewtokens.openmmlab.checkpoints import dataset_meta_of, load_checkpoint, load_from_local, state_dict_of
+from fewtokens.checkpoints.reading import load_checkpoint, state_dict_of
+from fewtokens.openmmlab.checkpoints import dataset_meta_of, load_from_local
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
 

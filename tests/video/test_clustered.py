@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401
-from fewtokens.openmmlab.registry import attach_plugin, build_reducer, parse_plugin
+from fewtokens.openmmlab.registry import build_reducer, parse_plugin
+from fewtokens.plugin import attach_plugin
 from fewtokens.retrieval.model import ClipRetrieval
 from fewtokens.video.clustered import VideoPlugin, own_clustering
 

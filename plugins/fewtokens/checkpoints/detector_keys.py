@@ -8,7 +8,7 @@ import re
 
 from torch import Tensor
 
-from ..hosts.relative_positions import relative_offsets
+from ..ops.relative_positions import relative_offsets
 
 _MASK2FORMER_KEY = r'sem_seg_head\.predictor\.transformer_cross_attention_layers\.0\.multihead_attn\.in_proj_weight'
 # A semantic Mask2Former of mmseg cannot be told from mmdet's by its keys: it is never found, only named.

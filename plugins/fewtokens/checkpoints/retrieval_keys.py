@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..video.temporal import PARTS
-
 PUBLISHED = 'clip.visual.conv1.weight'
 """A key that CLIP4Clip's and CenterCLIP's checkpoints have."""
+
+PARTS = {'attn': 'self_attn', 'ln_1': 'norm1', 'ln_2': 'norm2', 'mlp.c_fc': 'linear1', 'mlp.c_proj': 'linear2'}
+"""What CLIP's transformer calls the parts of a layer, and torch's own."""
 
 _RULES = (
     (r'clip\.(visual|transformer|token_embedding|ln_final)\.(?!conv2|.*\.cluster)', r'encoder.clip.\1.'),

@@ -14,7 +14,8 @@ from ..measure.files import shown
 from ..openmmlab.config import config_mistake, load_config
 from ..openmmlab.distributed import join_on_cpu, leave
 from ..openmmlab.hook import plugin_lines
-from ..openmmlab.registry import VIDEO, Plugin, as_text, parse_plugin
+from ..openmmlab.registry import VIDEO, as_text, parse_plugin
+from ..plugin import Plugin
 from ..video.clustered import VideoPlugin
 from ..video.settings import build_clustering
 

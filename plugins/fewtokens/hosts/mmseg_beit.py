@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.relative_positions import relative_offsets
 from ..ops.tables import kept
 from . import mmseg_vit
 from .attention import AttentionContext, Context, ReplacedCall, biased_attention
 from .base import Grid, Host, class_names
-from .relative_positions import relative_offsets, resize_table
+from .relative_positions import resize_table
 
 ATTENTION = 'mmseg.models.backbones.beit.BEiTAttention'
 

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..ops.relative_positions import relative_offsets
 from ..ops.tables import kept
 from .attention import Context, ReplacedCall, biased_attention
 from .base import Grid, Host, class_names
 from .layout import Layout, Windows
-from .relative_positions import relative_offsets, resize_table
+from .relative_positions import resize_table
 
 _MODULES = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
 BACKBONES = {f'{module}.SwinTransformer' for module in _MODULES}

@@ -1,15 +1,13 @@
-"""Accuracy of each variant on a config's test set, image by image where the metric allows it."""
+"""A config's test set, on which variants of a model are evaluated."""
 
 import hashlib
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
@@ -17,9 +15,9 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ..measure.accuracy import Accuracy
 from ..measure.files import write_whole
 from ..measure.progress import progress_bar
-from ..measure.resampling import KINDS, Resampled, interval_of_difference
 from ..measure.variants import Variant
 from ..version import __version__
 from .config import list_evaluators
@@ -27,20 +25,7 @@ from .data import check_samples
 from .loading import sample_paths
 from .metrics import collect_statistics, in_percent, use_our_metrics
 from .model import quiet_log
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Metrics in percent, the headline first.
-
-    Attributes:
-        statistics: what intervals are drawn from, by the metric's name, for metrics that have it.
-        finite: whether every output was.
-    """
-
-    metrics: dict[str, float]
-    statistics: dict[str, Resampled] = field(default_factory=dict)
-    finite: bool = True
+from .predict import predict
 
 
 class TestSet:
@@ -77,7 +62,7 @@ class TestSet:
         path = self.folder / f'{self._key(variant)}.npz'
         if path.exists():
             print(f'{variant.name}: evaluated in an earlier run', file=sys.stderr)
-            return _load(path)
+            return Accuracy.load(path)
         print(f'{variant.name}:', file=sys.stderr)
         finite = True
         with variant.applied(model), _watch(model) as features, progress_bar(len(self.loader)) as bar:
@@ -94,7 +79,7 @@ class TestSet:
         for metric in self.evaluator.metrics:
             statistics |= getattr(metric, 'statistics', {})
         accuracy = Accuracy(metrics, statistics, finite and all(features))
-        write_whole(path, lambda temporary: _save(temporary, accuracy))
+        write_whole(path, accuracy.save)
         return accuracy
 
     def _key(self, variant: Variant) -> str:
@@ -107,31 +92,9 @@ class TestSet:
             yield self.loader.collate_fn([self.loader.dataset[index]])
 
 
-def predict(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Any]:
-    """Data samples with predictions, at the size of the labels whatever the variant does to the input."""
-    if len({image.shape for image in batch['inputs']}) > 1:
-        # mmseg stacks images of one size only.
-        singles = [dict(inputs=[i], data_samples=[s]) for i, s in zip(batch['inputs'], batch['data_samples'])]
-        return [sample for single in singles for sample in predict(model, variant, single)]
-    data = model.data_preprocessor(batch, False)
-    data['inputs'] = variant.resize(data['inputs'])
-    if variant.half:
-        _halve_shapes(data['data_samples'], data['inputs'])
-    return model(**data, mode='predict')
-
-
 def _is_finite(sample: Any) -> bool:
     outputs = [sample.get(name) for name in ('seg_logits', 'video_embedding', 'text_embeddings')]
     return all(getattr(output, 'data', output).isfinite().all().item() for output in outputs if output is not None)
-
-
-def _halve_shapes(samples: list[Any], inputs: Tensor) -> None:
-    """Tells a detector of its input's size, by which it finds the way back to the image's."""
-    for sample in samples:
-        if 'batch_input_shape' in sample:
-            halves = {name: tuple(-(-side // 2) for side in sample.get(name)) for name in ('img_shape', 'pad_shape')}
-            scale = tuple(factor / 2 for factor in sample.scale_factor)
-            sample.set_metainfo(dict(halves, scale_factor=scale, batch_input_shape=tuple(inputs.shape[-2:])))
 
 
 @contextmanager
@@ -153,13 +116,6 @@ def _watch(model: nn.Module) -> Iterator[list[bool]]:
         handle.remove()
 
 
-def bootstrap_difference(first: Accuracy, second: Accuracy, name: str) -> tuple[float, float] | None:
-    """95 % interval of first minus second in points of a metric; None where there are no statistics of it."""
-    if name not in first.statistics or name not in second.statistics:
-        return None
-    return interval_of_difference(first.statistics[name], second.statistics[name])
-
-
 def _fingerprint(dataset: Any, evaluators: Any) -> str:
     """Tells data sets apart by what is in their files: data may be made anew under the same names."""
     paths = [getattr(dataset, 'ann_file', None), *(metric.get('ann_file') for metric in list_evaluators(evaluators))]
@@ -174,20 +130,3 @@ def _fingerprint(dataset: Any, evaluators: Any) -> str:
 
 def _build_evaluator(config: Config) -> Evaluator:
     return Evaluator(list_evaluators(use_our_metrics(config.test_evaluator)))
-
-
-def _save(path: Path, accuracy: Accuracy) -> None:
-    arrays, kinds = {}, {}
-    for name, statistics in accuracy.statistics.items():
-        kinds[name] = type(statistics).__name__
-        arrays |= {f'{name}/{key}': array for key, array in vars(statistics).items()}
-    np.savez(path, metrics=json.dumps(accuracy.metrics), kinds=json.dumps(kinds), finite=accuracy.finite, **arrays)
-
-
-def _load(path: Path) -> Accuracy:
-    stored = np.load(path)
-    statistics = {
-        name: KINDS[kind](**{key.removeprefix(f'{name}/'): stored[key] for key in stored if key.startswith(f'{name}/')})
-        for name, kind in json.loads(str(stored['kinds'])).items()
-    }
-    return Accuracy(json.loads(str(stored['metrics'])), statistics, bool(stored['finite']))

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS
 from mmengine.structures import InstanceData, PixelData
 
 from .pictures import enlarge, magnify, paint_labels, read_rgb
@@ -43,30 +41,6 @@ def draw_truth(image: np.ndarray, sample: Any, metainfo: dict[str, Any]) -> np.n
     if semantic is not None:
         return _draw_segments(image, _panoptic(semantic.sem_seg[0].numpy(), objects, metainfo), metainfo)
     return _draw_objects(image, objects, sample.ori_shape, metainfo) if objects is not None and len(objects) else None
-
-
-def complete_metainfo(known: dict[str, Any] | None, config: Config) -> dict[str, Any]:
-    """Classes and palette to draw with: a checkpoint's, and those of the config's test set where it has none.
-
-    A palette that neither has for these classes is of random colours, the same each time, as mmseg's are.
-
-    Raises:
-        ValueError: neither says what the classes are.
-    """
-    known = dict(known or {})
-    if not known.get('classes') or not known.get('palette'):
-        dataset = config.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        own = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo
-        known.setdefault('classes', own.get('classes'))
-        if not known['classes']:
-            raise ValueError("neither the checkpoint nor the config's test set says what the model's classes are")
-        if len(own.get('classes') or ()) == len(known['classes']):
-            known = {**own, **known}
-    if not known.get('palette'):
-        known['palette'] = np.random.RandomState(42).randint(0, 255, (len(known['classes']), 3)).tolist()
-    return known
 
 
 def _paint(image: np.ndarray, labels: torch.Tensor, metainfo: dict[str, Any]) -> np.ndarray:

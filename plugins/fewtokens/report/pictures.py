@@ -1,55 +1,12 @@
-"""Pictures for the report: predictions and cluster maps of the same forward pass."""
-
-from dataclasses import dataclass
-from typing import Any
+"""Pictures of label maps and of clusters, at an image's size."""
 
 import cv2
 import numpy as np
-import torch
-from torch import nn
-
-from ..measure.variants import Variant
-from ..openmmlab.test_set import predict
 
 MAGNIFIED = 512, 4096
 """Pixels: small pictures are drawn at the largest multiple of their size whose short and long side are at most this."""
 LONGEST = 65500
 """Pixels: the longest side that libjpeg writes, a little less than the format's own limit."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One image through one variant: the data sample with predictions, and cluster labels [h, w] of the token grid.
-
-    There are no cluster labels where nothing was clustered, or where the image took several passes (sliding windows).
-    Whether the reducer of the variant, if it has one, had fewer tokens in any of them is `reduced`.
-    """
-
-    sample: Any
-    clusters: np.ndarray | None
-    reduced: bool = False
-
-
-@torch.no_grad()
-def look(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Seen]:
-    """What a variant makes of each image of a batch, its clusters taken from that very forward pass."""
-    with variant.applied(model) as reduction:
-        samples = predict(model, variant, batch)
-        passes = 0 if reduction is None else reduction.passes
-        clusters = reduction.cluster_map if passes == 1 else None
-    return [
-        Seen(sample, None if clusters is None else _without_padding(clusters[i].cpu().numpy(), sample), passes > 0)
-        for i, sample in enumerate(samples)
-    ]
-
-
-def _without_padding(clusters: np.ndarray, sample: Any) -> np.ndarray:
-    """Detectors fill images up to a size that suits them, on the right and below."""
-    if 'batch_input_shape' not in sample:
-        return clusters
-    sides = zip(clusters.shape, sample.img_shape, sample.batch_input_shape)
-    rows, columns = (-(-tokens * size // padded) for tokens, size, padded in sides)
-    return clusters[:rows, :columns]
 
 
 def paint_labels(image: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:

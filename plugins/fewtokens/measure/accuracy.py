@@ -1,0 +1,49 @@
+"""Accuracy of each variant, sample by sample where the metric allows it."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .resampling import KINDS, Resampled, interval_of_difference
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Metrics in percent, the headline first.
+
+    Attributes:
+        statistics: what intervals are drawn from, by the metric's name, for metrics that have it.
+        finite: whether every output was.
+    """
+
+    metrics: dict[str, float]
+    statistics: dict[str, Resampled] = field(default_factory=dict)
+    finite: bool = True
+
+    def save(self, path: Path) -> None:
+        """Into a .npz file."""
+        arrays, kinds = {}, {}
+        for name, statistics in self.statistics.items():
+            kinds[name] = type(statistics).__name__
+            arrays |= {f'{name}/{key}': array for key, array in vars(statistics).items()}
+        np.savez(path, metrics=json.dumps(self.metrics), kinds=json.dumps(kinds), finite=self.finite, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> 'Accuracy':
+        stored = np.load(path)
+        statistics = {
+            name: KINDS[kind](
+                **{key.removeprefix(f'{name}/'): stored[key] for key in stored if key.startswith(f'{name}/')}
+            )
+            for name, kind in json.loads(str(stored['kinds'])).items()
+        }
+        return cls(json.loads(str(stored['metrics'])), statistics, bool(stored['finite']))
+
+
+def bootstrap_difference(first: Accuracy, second: Accuracy, name: str) -> tuple[float, float] | None:
+    """95 % interval of first minus second in points of a metric; None where there are no statistics of it."""
+    if name not in first.statistics or name not in second.statistics:
+        return None
+    return interval_of_difference(first.statistics[name], second.statistics[name])
