@@ -1,5 +1,8 @@
 """Tiny hosts with random weights."""
 
+import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+
+# isort: split
 import torch
 from mmengine.registry import DefaultScope
 from mmseg.models import backbones

@@ -2,6 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+import torch
+from models import randomize
+
+from demo.scenes.ade20k import write_ade20k
+from fewtokens.openmmlab.config import load_config
+from fewtokens.openmmlab.model import build_model
+
 CONFIG = """
 custom_imports = dict(imports=['fewtokens.openmmlab'])
 _base_ = '{base}'
@@ -34,4 +42,27 @@ def write_config(folder: Path, data: Path) -> Path:
     base = Path(__file__).parents[2] / 'configs/demo/segmenter_scenes-256x256.py'
     path = folder / 'tiny.py'
     path.write_text(CONFIG.format(base=base, data=data, work=folder / 'work'))
+    return path
+
+
+@pytest.fixture(scope='session')
+def scenes(tmp_path_factory):
+    """A folder with four training and three held-out scenes of 64 x 64."""
+    folder = tmp_path_factory.mktemp('scenes')
+    write_ade20k(folder, dict(training=4, validation=3), size=64)
+    return folder
+
+
+@pytest.fixture
+def config_file(tmp_path, scenes):
+    return write_config(tmp_path, scenes)
+
+
+@pytest.fixture
+def checkpoint(tmp_path, config_file):
+    """Random weights of the tiny config's model."""
+    model = randomize(build_model(load_config(config_file)))
+    path = tmp_path / 'tiny.pth'
+    meta = dict(dataset_meta=dict(classes=tuple('abcdefghij'), palette=[[i, 20 * i, 255 - i] for i in range(10)]))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
     return path

@@ -23,7 +23,7 @@ from fewtokens.retrieval.decode import open_video
 from fewtokens.retrieval.model import ClipRetrieval
 from fewtokens.video import SegmentClustering, retrieval_metrics
 
-DEMO = Path(__file__).parents[1] / 'configs/demo'
+DEMO = Path(__file__).parents[2] / 'configs/demo'
 NUMBERS = dict(a=1, two=2, three=3)
 
 

@@ -9,17 +9,15 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import fewtokens
 from fewtokens.measure.variants import HALF, Variant, make_variants
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
-from fewtokens.openmmlab.predict import look, predict
+from fewtokens.openmmlab.predict import look
 from fewtokens.openmmlab.registry import parse_plugin
 from fewtokens.openmmlab.test_set import TestSet
 from fewtokens.report import tradeoff
-from fewtokens.report.pictures import cluster_borders, draw_clusters, encode_jpeg, enlarge, magnify
 
 PLUGINS = ['Hourglass(after=2, grid=4)', 'SharedUpdate(after=2, grid=4)', 'AvgPool(after=2, grid=4)']
 
@@ -89,49 +87,6 @@ def test_interrupted_report_leaves_the_old_one(report, config_file, checkpoint, 
         tests = TestSet(config, str(checkpoint), out, 2)
         tradeoff.write_tradeoff(build_model(config, checkpoint), make_variants({}), tests, out, 2, 1)
     assert {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()} == before
-
-
-def test_drawn_clusters_are_those_of_the_very_forward_pass(config_file, checkpoint, tmp_path):
-    config = load_config(config_file)
-    model = build_model(config, checkpoint)
-    reducer = fewtokens.SharedUpdate(2, 4)
-    for image in TestSet(config, str(checkpoint), tmp_path, 3).first_images(3):
-        (seen,) = look(model, Variant('row', reducer, sdpa=False), image)
-        with fewtokens.attach(model, reducer) as attachment, torch.no_grad():
-            (sample,) = predict(model, Variant('plain', sdpa=False), image)
-        assert np.array_equal(seen.clusters, attachment.cluster_map[0].numpy())
-        assert torch.equal(seen.sample.pred_sem_seg.data, sample.pred_sem_seg.data)
-
-
-def test_borders_stand_between_clusters():
-    clusters = np.array([[0, 1], [0, 0]])
-    assert np.array_equal(enlarge(clusters, (4, 4)), [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
-    assert np.array_equal(
-        cluster_borders(clusters, (4, 4)),
-        np.array([[0, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]], bool),
-    )
-    image = np.zeros((4, 4, 3), np.uint8)
-    image[2:, :] = 120
-    drawn = draw_clusters(image, clusters)
-    # Borders are half white; the mean of the first cluster's twelve pixels is 80.
-    assert (drawn[0, 1] == 40 + 128).all() and (drawn[3] == 80).all() and (drawn[0, 3] == 0).all()
-    assert magnify(image).shape == (512, 512, 3) and np.array_equal(magnify(image)[::128, ::128], image)
-
-
-@pytest.mark.parametrize(
-    'side, factor', [((64, 64), 8), ((20, 600), 6), ((600, 20), 6), ((1, 5000), 1), ((500, 700), 1)]
-)
-def test_small_pictures_are_magnified_within_bounds(side, factor):
-    assert magnify(np.zeros(side, np.uint8)).shape == (factor * side[0], factor * side[1])
-
-
-@pytest.mark.parametrize(
-    'size, expected', [((20, 65500), (20, 65500)), ((40, 131000), (20, 65500)), ((65536, 1), (65500, 1))]
-)
-def test_pictures_fit_into_a_jpeg(size, expected):
-    content = encode_jpeg(np.full((*size, 3), 77, np.uint8))
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    assert image.shape == (*expected, 3) and abs(image.astype(int) - 77).max() <= 1
 
 
 def test_sliding_windows_are_timed_on_one_window_and_draw_no_clusters(config_file, checkpoint, tmp_path):
