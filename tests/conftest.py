@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
-
 GOLDEN = Path(__file__).parent / 'data' / 'golden.npz'
 
 
@@ -41,35 +39,3 @@ def features(seed, shape, scale=1.0):
 @pytest.fixture(name='features', scope='session')
 def features_fixture():
     return features
-
-
-@pytest.fixture(scope='session')
-def scenes(tmp_path_factory):
-    """A folder with four training and three held-out scenes of 64 x 64."""
-    from fewtokens.scenes.ade20k import write_ade20k
-
-    folder = tmp_path_factory.mktemp('scenes')
-    write_ade20k(folder, dict(training=4, validation=3), size=64)
-    return folder
-
-
-@pytest.fixture
-def config_file(tmp_path, scenes):
-    from scenes import write_config
-
-    return write_config(tmp_path, scenes)
-
-
-@pytest.fixture
-def checkpoint(tmp_path, config_file):
-    """Random weights of the tiny config's model."""
-    from models import randomize
-
-    from fewtokens.openmmlab.config import load_config
-    from fewtokens.openmmlab.model import build_model
-
-    model = randomize(build_model(load_config(config_file)))
-    path = tmp_path / 'tiny.pth'
-    meta = dict(dataset_meta=dict(classes=tuple('abcdefghij'), palette=[[i, 20 * i, 255 - i] for i in range(10)]))
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
-    return path

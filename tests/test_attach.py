@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from models import beit, segmenter, vit
+from models import IMAGES, beit, outputs, segmenter, snapshot, vit
 from torch.nn import functional as F
 
 import fewtokens
@@ -17,24 +17,6 @@ REDUCERS = [
     fewtokens.AvgPool(2, (4, 5)),
     fewtokens.BipartiteMerge((1, 2, 4), 6),
 ]
-IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-
-
-def snapshot(model):
-    """Everything that attaching could leave behind."""
-    hooks = ('_forward_hooks', '_forward_pre_hooks', '_forward_hooks_with_kwargs', '_forward_pre_hooks_with_kwargs')
-    return [
-        (name, type(module), sorted(module.__dict__), [len(getattr(module, hook)) for hook in hooks])
-        for name, module in model.named_modules()
-    ]
-
-
-def outputs(model, images=IMAGES):
-    with torch.no_grad():
-        out = model(images, mode='tensor') if hasattr(model, 'decode_head') else model(images)
-    return torch.cat([t.flatten() for t in out]) if isinstance(out, tuple) else out
-
-
 HOSTS = {
     'vit': lambda: vit(out_indices=(1, 3, 5), final_norm=True),
     'vit without class token': lambda: vit(with_cls_token=False, final_norm=True),

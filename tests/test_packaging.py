@@ -63,8 +63,14 @@ def pip(*arguments):
 
 def test_wheel_holds_the_package_and_what_it_reads(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for file in ('fewtokens/py.typed', 'fewtokens/measure/report.html', 'fewtokens/measure/predictions.html'):
-        assert file in names
+    for file in (
+        'py.typed',
+        'report/report.html',
+        'report/predictions.html',
+        'retrieval/retrieval_page.html',
+        'search/contact_sheet.html',
+    ):
+        assert f'fewtokens/{file}' in names
     assert all(name.startswith('fewtokens') for name in names)
     metadata = next(name for name in names if name.endswith('METADATA'))
     requires = re.findall(r'^Requires-Dist: (.*)$', zipfile.ZipFile(wheel).read(metadata).decode(), re.M)

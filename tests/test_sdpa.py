@@ -1,7 +1,6 @@
 import pytest
 import torch
-from models import beit, segmenter, vit
-from test_attach import IMAGES, outputs, snapshot
+from models import IMAGES, beit, outputs, segmenter, snapshot, vit
 
 import fewtokens
 

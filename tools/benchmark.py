@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.cli.options import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
 from fewtokens.measure.files import shown, write_json
-from fewtokens.measure.table import format_table
 from fewtokens.measure.variants import Variant, benchmark_rows, count_rows, environment_of, make_variants
-from fewtokens.openmmlab.cli import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
+from fewtokens.report.table import format_table
 
 
 def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from statistics import median
 import torch
 from torch.utils.benchmark import Timer
 
-from fewtokens.openmmlab.cli import at_least, run, usable_device
+from fewtokens.cli.options import at_least, run, usable_device
 from fewtokens.ops import dense, k_medoids
 
 FUNCTIONS = {'published form': dense.k_medoids_at_once, 'k_medoids': k_medoids}

@@ -5,11 +5,11 @@ import argparse
 import torch
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.cli.options import add_plugin_options, at_least, run, usable_device
 from fewtokens.measure.files import write_json
-from fewtokens.measure.table import format_table
 from fewtokens.measure.training import add_training_peaks
 from fewtokens.measure.variants import benchmark_rows, environment_of, make_variants
-from fewtokens.openmmlab.cli import add_plugin_options, at_least, run, usable_device
+from fewtokens.report.table import format_table
 from fewtokens.video import VideoEncoder
 from fewtokens.video.clip_models import build_clip
 from fewtokens.video.clustered import VideoPlugin

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.checkpoints.keys import LAYOUTS, convert_keys
+from fewtokens.checkpoints.reading import file_kind, load_checkpoint, state_dict_of
+from fewtokens.cli.options import run
 from fewtokens.measure.files import write_whole
-from fewtokens.openmmlab.checkpoint_keys import LAYOUTS, convert_keys
-from fewtokens.openmmlab.checkpoints import dataset_meta_of, file_kind, load_checkpoint, state_dict_of
-from fewtokens.openmmlab.cli import run
+from fewtokens.openmmlab.checkpoints import dataset_meta_of
 
 # What a checkpoint is of, by the first name in its keys that is found.
 KINDS = {

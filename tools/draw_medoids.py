@@ -7,16 +7,16 @@ import cv2
 import torch
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.cli.options import at_least, run
 from fewtokens.measure.files import shown, write_whole
-from fewtokens.openmmlab.cli import at_least, run
+from fewtokens.retrieval.decode import open_video
+from fewtokens.retrieval.medoid_picture import draw_medoids, find_medoids
+from fewtokens.retrieval.model import ClipPreprocessor
+from fewtokens.retrieval.transforms import resize
 from fewtokens.video import VideoEncoder
 from fewtokens.video.clip_models import build_clip, load_pretrained
 from fewtokens.video.clustered import VideoPlugin
-from fewtokens.video.decode import open_video
-from fewtokens.video.medoid_picture import draw_medoids, find_medoids
-from fewtokens.video.model import ClipPreprocessor
 from fewtokens.video.sampling import sample_frames
-from fewtokens.video.transforms import resize
 
 PLUGIN = 'SegmentClustering(segments=6, clusters=49, after=6)'
 

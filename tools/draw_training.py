@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from fewtokens.cli.options import run
 from fewtokens.measure.files import write_together
-from fewtokens.measure.training_log import draw_log, log_table, read_log
-from fewtokens.openmmlab.cli import run
+from fewtokens.report.training_log import draw_log, log_table, read_log
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,9 +7,13 @@ order: clips and their reverse, whose captions differ in direction or order alon
 """
 
 import argparse
+import sys
+from pathlib import Path
 
-from fewtokens.openmmlab.cli import at_least, run
-from fewtokens.scenes.msrvtt import KINDS, write_msrvtt
+from fewtokens.cli.options import at_least, run
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where demo is
+from demo.scenes.msrvtt import KINDS, write_msrvtt  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,10 +1,14 @@
 """Writes a data set of procedurally composed scenes, in ADE20K's layout or in COCO's."""
 
 import argparse
+import sys
+from pathlib import Path
 
-from fewtokens.openmmlab.cli import run
-from fewtokens.scenes.ade20k import write_ade20k
-from fewtokens.scenes.coco import write_coco
+from fewtokens.cli.options import run
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where demo is
+from demo.scenes.ade20k import write_ade20k  # noqa: E402
+from demo.scenes.coco import write_coco  # noqa: E402
 
 WRITERS = dict(ade20k=write_ade20k, coco=write_coco)
 

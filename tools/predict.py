@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.cli.options import add_plugin_options, choose_reducers, make_parser, run, usable_device
 from fewtokens.measure.files import shown
-from fewtokens.measure.predictions import predict_folder
 from fewtokens.measure.variants import make_variants
-from fewtokens.openmmlab.cli import add_plugin_options, choose_reducers, make_parser, run, usable_device
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
+from fewtokens.openmmlab.predictions import predict_folder
 
 
 def main() -> None:

@@ -9,12 +9,12 @@ import torch
 from mmengine.dist import is_main_process
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.cli.options import CfgOptions, at_least, run, usable_device
 from fewtokens.measure.files import shown
-from fewtokens.openmmlab.cli import CfgOptions, at_least, run, usable_device
-from fewtokens.video import search_model
-from fewtokens.video.contact_sheet import write_contact_sheet
-from fewtokens.video.processes import join
-from fewtokens.video.search import VideoIndex, check_model
+from fewtokens.search import model as search_model
+from fewtokens.search.contact_sheet import write_contact_sheet
+from fewtokens.search.index import VideoIndex, check_model
+from fewtokens.search.processes import join
 
 DEFAULT_CLIP = ('ViT-B-32', 'openai')
 

@@ -1,9 +1,9 @@
 """Evaluates a model of an mmseg, mmdet or text-video retrieval config on its test set, with or without a plugin."""
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
-from fewtokens.measure.evaluate import test
+from fewtokens.cli.options import add_run_options, make_parser, prepare_config, run
 from fewtokens.measure.files import naming_full_disk
-from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
+from fewtokens.openmmlab.evaluate import test
 
 
 def main() -> None:

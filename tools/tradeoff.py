@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
-from fewtokens.measure.accuracy import TestSet
+from fewtokens.cli.options import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
 from fewtokens.measure.files import shown
-from fewtokens.measure.tradeoff import write_tradeoff
 from fewtokens.measure.variants import make_variants
-from fewtokens.openmmlab.cli import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.data import check_test_data
 from fewtokens.openmmlab.model import build_model
+from fewtokens.openmmlab.test_set import TestSet
+from fewtokens.openmmlab.tradeoff import write_tradeoff
 
 
 def main() -> None:

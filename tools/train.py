@@ -8,9 +8,9 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
+from fewtokens.cli.options import add_run_options, make_parser, prepare_config, run
 from fewtokens.measure.files import naming_full_disk, shown
 from fewtokens.openmmlab.checkpoints import load_from_local, make_mmengine_safe
-from fewtokens.openmmlab.cli import add_run_options, make_parser, prepare_config, run
 from fewtokens.openmmlab.data import check_folders, check_not_empty, check_samples, check_training
 from fewtokens.openmmlab.hook import FewTokensHook, never_took_effect
 

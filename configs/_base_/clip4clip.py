@@ -3,7 +3,7 @@
 torchrun --nproc-per-node 8 tools/train.py CONFIG --launcher pytorch --amp
 """
 
-custom_imports = dict(imports=['fewtokens.openmmlab', 'fewtokens.video.openmmlab'])
+custom_imports = dict(imports=['fewtokens.openmmlab', 'fewtokens.retrieval'])
 default_scope = 'mmengine'
 
 model = dict(

@@ -6,7 +6,10 @@ python tools/test.py configs/demo/clip_clips-order.py configs/demo/clip_clips.pt
 
 _base_ = ['./clip_clips.py']
 
-custom_imports = dict(imports=['fewtokens.openmmlab', 'fewtokens.video.openmmlab', 'fewtokens.scenes.direction'])
+import sys  # noqa: E402
+
+sys.path.insert(0, '{{ fileDirname }}/../..')  # where demo is
+custom_imports = dict(imports=['fewtokens.openmmlab', 'fewtokens.retrieval', 'demo.scenes.direction'])
 _order = dict(dataset=dict(data_root='data/order'))
 train_dataloader = _order
 val_dataloader = _order

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewtokens.measure.accuracy import TestSet
+from demo.scenes.coco import write_coco
 from fewtokens.measure.variants import Variant
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
 from fewtokens.openmmlab.registry import parse_plugin
-from fewtokens.scenes.coco import write_coco
+from fewtokens.openmmlab.test_set import TestSet
 
 DEMO = Path(__file__).parents[2] / 'configs/demo'
 MODELS = [

@@ -1,9 +1,10 @@
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from fewtokens.measure.files import naming_full_disk, shown, write_together, write_whole
+from fewtokens.measure.files import naming_full_disk, shown, write_json, write_together, write_whole
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,18 @@ def test_a_full_disk_is_named_where_others_write():
 
 def test_anything_can_be_shown(tmp_path):
     assert shown(tmp_path / 'a\nb') == f'{tmp_path}/a\\nb' and shown(OSError(28, 'full', 'a\x1b')).endswith(r"'a\x1b'")
+
+
+@pytest.mark.parametrize('failure', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
+def test_an_old_file_survives_a_failed_write(tmp_path, failure):
+    path = tmp_path / 'tradeoff.json'
+    write_json(path, dict(rows=[1]))
+
+    def write(temporary):
+        temporary.write_text('half')
+        raise failure
+
+    with pytest.raises(type(failure)) as caught:
+        write_whole(path, write)
+    assert str(path) in str(caught.value) or not isinstance(failure, OSError)
+    assert json.loads(path.read_text()) == dict(rows=[1]) and list(tmp_path.iterdir()) == [path]

@@ -11,8 +11,8 @@ import torch
 from mmdet.evaluation import CocoPanopticMetric
 from mmdet.structures import INSTANCE_OFFSET
 
-from fewtokens.measure.metrics import collect_statistics
 from fewtokens.openmmlab.coco_metric import SafeCocoPanopticMetric
+from fewtokens.openmmlab.metrics import collect_statistics
 from fewtokens.openmmlab.panoptic_api import (
     CategoryCounts,
     PanopticCounts,

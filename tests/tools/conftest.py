@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from scenes import checkpoint, config_file, scenes  # noqa: F401  fixtures
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 

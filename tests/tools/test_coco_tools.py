@@ -108,7 +108,7 @@ def test_unreadable_samples_are_left_out_with_their_objects(run, fails, folder, 
 
 @KINDS
 def test_report(run, folder, tmp_path, kind, monkeypatch):
-    monkeypatch.setattr('fewtokens.measure.tradeoff.PICTURES', 1)
+    monkeypatch.setattr('fewtokens.openmmlab.tradeoff.PICTURES', 1)
     out = tmp_path / 'report'
     args = ['--plugin', PLUGIN, '--plugin', 'Hourglass(after=2, grid=2)', '--half-resolution', '--rounds', 1]
     result = run('tradeoff.py', folder / f'{kind}.py', folder / f'{kind}.pth', *args, '--out', out)

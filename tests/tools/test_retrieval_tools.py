@@ -13,7 +13,7 @@ import pytest
 import torch
 from clips import write_clip_checkpoint, write_clip_config, write_clips
 
-from fewtokens.video.metrics import retrieval_metrics
+from fewtokens.video import retrieval_metrics
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 PLUGIN = 'SegmentClustering(segments=2, clusters=5, after=1)'

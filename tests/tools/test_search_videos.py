@@ -16,9 +16,9 @@ import torch
 from disk import room_for
 from videos import moving_frames, write_video
 
-from fewtokens.video.index_files import read_manifest
-from fewtokens.video.indexing import encode_videos, find_videos
-from fewtokens.video.search_model import build, from_config, make_loader
+from fewtokens.search.index_files import read_manifest
+from fewtokens.search.indexing import encode_videos, find_videos
+from fewtokens.search.model import build, from_config, make_loader
 
 TOOL = Path(__file__).parents[2] / 'tools/search_videos.py'
 PLUGIN = 'SegmentClustering(segments=2, clusters=3, after=1)'

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401
-from fewtokens.openmmlab.registry import attach_plugin, build_reducer, parse_plugin
+from fewtokens.openmmlab.registry import build_reducer, parse_plugin
+from fewtokens.plugin import attach_plugin
+from fewtokens.retrieval.model import ClipRetrieval
 from fewtokens.video.clustered import VideoPlugin, own_clustering
-from fewtokens.video.model import ClipRetrieval
 
 CLIP = dict(
     embed_dim=16,

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fewtokens.openmmlab.registry import attach_plugin, parse_plugin
+from fewtokens.openmmlab.registry import parse_plugin
+from fewtokens.plugin import attach_plugin
 from fewtokens.video import SegmentClustering, VideoEncoder
 
 open_clip = pytest.importorskip('open_clip')

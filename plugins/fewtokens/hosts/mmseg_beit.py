@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.relative_positions import relative_offsets
 from ..ops.tables import kept
 from .attention import AttentionContext, Context, biased_attention
 from .base import Handle, class_names, register_host
 from .layout import Grid
 from .mmseg_vit import MMSegViT, describe
-from .relative_positions import relative_offsets, resize_table
+from .relative_positions import resize_table
 from .replaced import ReplacedCall
 
 ATTENTION = 'mmseg.models.backbones.beit.BEiTAttention'

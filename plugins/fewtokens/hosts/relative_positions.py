@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ops.tables import kept
 from .layout import Grid
 
 
@@ -18,10 +17,3 @@ def resize_table(table: Tensor, grid: Grid, clusters: Grid) -> Tensor:
     size = tuple(2 * side - 1 for side in clusters)
     resized = F.interpolate(image.float(), size, mode='bilinear', align_corners=False).to(table.dtype)
     return torch.cat([resized.flatten(2)[0].T, table[rows * columns :]])
-
-
-@kept
-def relative_offsets(grid: Grid) -> Tensor:
-    """[H*W, H*W] int64: the row of the table for each pair of tokens of a grid, query first."""
-    row, column = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, grid), indexing='ij'))
-    return (row[:, None] - row + grid[0] - 1) * (2 * grid[1] - 1) + column[:, None] - column + grid[1] - 1

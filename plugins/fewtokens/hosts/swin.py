@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
+from ..ops.relative_positions import relative_offsets
 from ..ops.tables import kept
 from .attention import AttentionContext, Context, biased_attention
 from .base import Handle, Host, class_names, register_host
 from .layout import Grid, Layout, Windows
-from .relative_positions import relative_offsets, resize_table
+from .relative_positions import resize_table
 from .replaced import ReplacedCall
 
 _MODULES = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')

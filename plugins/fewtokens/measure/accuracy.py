@@ -1,32 +1,12 @@
-"""Accuracy of each variant on a config's test set, image by image where the metric allows it."""
+"""Accuracy of each variant, sample by sample where the metric allows it."""
 
-import hashlib
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.registry import DATASETS
-from mmengine.runner import Runner
-from torch import Tensor, nn
 
-from ..openmmlab.config import list_evaluators
-from ..openmmlab.data import check_samples
-from ..openmmlab.loading import sample_paths
-from ..openmmlab.model import quiet_log
-from ..version import __version__
-from .files import write_whole
-from .metrics import collect_statistics, in_percent, use_our_metrics
-from .progress import progress_bar
 from .resampling import KINDS, Resampled, interval_of_difference
-from .variants import Variant
 
 
 @dataclass(frozen=True)
@@ -42,115 +22,24 @@ class Accuracy:
     statistics: dict[str, Resampled] = field(default_factory=dict)
     finite: bool = True
 
+    def save(self, path: Path) -> None:
+        """Into a .npz file."""
+        arrays, kinds = {}, {}
+        for name, statistics in self.statistics.items():
+            kinds[name] = type(statistics).__name__
+            arrays |= {f'{name}/{key}': array for key, array in vars(statistics).items()}
+        np.savez(path, metrics=json.dumps(self.metrics), kinds=json.dumps(kinds), finite=self.finite, **arrays)
 
-class TestSet:
-    """A config's test data and evaluator. Evaluations are kept in a folder, and taken from there when repeated.
-
-    Attributes:
-        unreadable: paths of the damaged samples that were left out.
-
-    Raises:
-        ValueError: a sample's files are missing or damaged, and `skip_unreadable` is off.
-    """
-
-    __test__ = False  # not for pytest
-
-    def __init__(
-        self, config: Config, checkpoint: str, folder: Path, batch: int, skip_unreadable: bool = False
-    ) -> None:
-        self.config = config
-        self.folder = folder / 'evaluations'
-        self.checkpoint = checkpoint
-        self.weights = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
-        # Samples go before the loader is built: its sampler counts them.
-        dataset = DATASETS.build(config.test_dataloader.dataset)
-        self.unreadable = check_samples(dataset, skip_unreadable, config.test_dataloader.get('num_workers', 0))
-        self.data = _fingerprint(dataset, config.test_evaluator)
-        loader = {**config.test_dataloader, 'dataset': dataset, 'batch_size': batch, 'persistent_workers': False}
-        self.loader = Runner.build_dataloader(loader)
-        self.evaluator = _build_evaluator(config)
-        self.evaluator.dataset_meta = self.loader.dataset.metainfo
-
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, variant: Variant) -> Accuracy:
-        """Runs all of the test set through a variant of the model, or finds that this was done before."""
-        path = self.folder / f'{self._key(variant)}.npz'
-        if path.exists():
-            print(f'{variant.name}: evaluated in an earlier run', file=sys.stderr)
-            return _load(path)
-        print(f'{variant.name}:', file=sys.stderr)
-        finite = True
-        with variant.applied(model), _watch(model) as features, progress_bar(len(self.loader)) as bar:
-            for batch in self.loader:
-                samples = predict(model, variant, batch)
-                finite &= all(map(_is_finite, samples))
-                self.evaluator.process(data_samples=samples, data_batch=batch)
-                bar.update()
-        statistics = {}
-        for metric in self.evaluator.metrics:
-            statistics |= collect_statistics(metric)
-        with quiet_log():
-            metrics = in_percent(self.evaluator.evaluate(len(self.loader.dataset)))
-        for metric in self.evaluator.metrics:
-            statistics |= getattr(metric, 'statistics', {})
-        accuracy = Accuracy(metrics, statistics, finite and all(features))
-        write_whole(path, lambda temporary: _save(temporary, accuracy))
-        return accuracy
-
-    def _key(self, variant: Variant) -> str:
-        described = [self.config.pretty_text, self.weights, self.data, variant.name, __version__]
-        return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
-
-    def first_images(self, count: int) -> Iterator[dict[str, Any]]:
-        """The first samples of the test set, each a batch of its own."""
-        for index in range(min(count, len(self.loader.dataset))):
-            yield self.loader.collate_fn([self.loader.dataset[index]])
-
-
-def predict(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Any]:
-    """Data samples with predictions, at the size of the labels whatever the variant does to the input."""
-    if len({image.shape for image in batch['inputs']}) > 1:
-        # mmseg stacks images of one size only.
-        singles = [dict(inputs=[i], data_samples=[s]) for i, s in zip(batch['inputs'], batch['data_samples'])]
-        return [sample for single in singles for sample in predict(model, variant, single)]
-    data = model.data_preprocessor(batch, False)
-    data['inputs'] = variant.resize(data['inputs'])
-    if variant.half:
-        _halve_shapes(data['data_samples'], data['inputs'])
-    return model(**data, mode='predict')
-
-
-def _is_finite(sample: Any) -> bool:
-    outputs = [sample.get(name) for name in ('seg_logits', 'video_embedding', 'text_embeddings')]
-    return all(getattr(output, 'data', output).isfinite().all().item() for output in outputs if output is not None)
-
-
-def _halve_shapes(samples: list[Any], inputs: Tensor) -> None:
-    """Tells a detector of its input's size, by which it finds the way back to the image's."""
-    for sample in samples:
-        if 'batch_input_shape' in sample:
-            halves = {name: tuple(-(-side // 2) for side in sample.get(name)) for name in ('img_shape', 'pad_shape')}
-            scale = tuple(factor / 2 for factor in sample.scale_factor)
-            sample.set_metainfo(dict(halves, scale_factor=scale, batch_input_shape=tuple(inputs.shape[-2:])))
-
-
-@contextmanager
-def _watch(model: nn.Module) -> Iterator[list[bool]]:
-    """A list that says of each output of the backbone whether it was finite: a detector just finds nothing if not."""
-    found: list[bool] = []
-    if not hasattr(model, 'backbone'):
-        yield found
-        return
-
-    def look(module: nn.Module, args: tuple, output: Any) -> None:
-        outputs = output if isinstance(output, (list, tuple)) else [output]
-        found.extend(x.isfinite().all().item() for x in outputs if isinstance(x, Tensor))
-
-    handle = model.backbone.register_forward_hook(look)
-    try:
-        yield found
-    finally:
-        handle.remove()
+    @classmethod
+    def load(cls, path: Path) -> 'Accuracy':
+        stored = np.load(path)
+        statistics = {
+            name: KINDS[kind](
+                **{key.removeprefix(f'{name}/'): stored[key] for key in stored if key.startswith(f'{name}/')}
+            )
+            for name, kind in json.loads(str(stored['kinds'])).items()
+        }
+        return cls(json.loads(str(stored['metrics'])), statistics, bool(stored['finite']))
 
 
 def bootstrap_difference(first: Accuracy, second: Accuracy, name: str) -> tuple[float, float] | None:
@@ -158,36 +47,3 @@ def bootstrap_difference(first: Accuracy, second: Accuracy, name: str) -> tuple[
     if name not in first.statistics or name not in second.statistics:
         return None
     return interval_of_difference(first.statistics[name], second.statistics[name])
-
-
-def _fingerprint(dataset: Any, evaluators: Any) -> str:
-    """Tells data sets apart by what is in their files: data may be made anew under the same names."""
-    paths = [getattr(dataset, 'ann_file', None), *(metric.get('ann_file') for metric in list_evaluators(evaluators))]
-    for index in range(len(dataset)):
-        paths += sample_paths(dataset.get_data_info(index))
-    digest = hashlib.sha256()
-    for path in filter(None, paths):
-        if Path(path).is_file():
-            digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
-
-
-def _build_evaluator(config: Config) -> Evaluator:
-    return Evaluator(list_evaluators(use_our_metrics(config.test_evaluator)))
-
-
-def _save(path: Path, accuracy: Accuracy) -> None:
-    arrays, kinds = {}, {}
-    for name, statistics in accuracy.statistics.items():
-        kinds[name] = type(statistics).__name__
-        arrays |= {f'{name}/{key}': array for key, array in vars(statistics).items()}
-    np.savez(path, metrics=json.dumps(accuracy.metrics), kinds=json.dumps(kinds), finite=accuracy.finite, **arrays)
-
-
-def _load(path: Path) -> Accuracy:
-    stored = np.load(path)
-    statistics = {
-        name: KINDS[kind](**{key.removeprefix(f'{name}/'): stored[key] for key in stored if key.startswith(f'{name}/')})
-        for name, kind in json.loads(str(stored['kinds'])).items()
-    }
-    return Accuracy(json.loads(str(stored['metrics'])), statistics, bool(stored['finite']))

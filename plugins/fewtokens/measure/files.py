@@ -15,6 +15,10 @@ _JOINERS = '\u200c\u200d'
 """Of letters and emoji: they steer no terminal, and names without them look wrong."""
 
 
+class UnreadableError(ValueError):
+    """A file cannot be read; the message names it and says why."""
+
+
 def shown(text: Any) -> str:
     """Text that can be printed or put on a page, in one line, whatever a file is called.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attachment import Attachment
-from ..openmmlab.registry import Plugin, attach_plugin
+from ..plugin import Plugin, attach_plugin
 from ..sdpa import use_sdpa
 from .environment import describe_environment
 from .macs import count_macs, forward

@@ -11,8 +11,9 @@ from mmengine.runner import Runner
 
 from ..attachment import Attachment, attached
 from ..literals import call_with
+from ..plugin import Plugin, attach_plugin
 from ..sdpa import FusedAttention, use_sdpa
-from .registry import Plugin, as_text, attach_plugin, build_reducer
+from .registry import as_text, build_reducer
 
 
 @HOOKS.register_module()

@@ -9,8 +9,7 @@ from mmengine import fileio
 from mmengine.dataset import BaseDataset, Compose
 from PIL import Image
 
-from ..measure.files import shown
-from ..video.decode import VideoError
+from ..measure.files import UnreadableError, shown
 
 EXIF_ORIENTATION = 274
 NARROW = ('1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA')
@@ -67,8 +66,8 @@ class NamedLoading:
         """Loads; raises a ValueError of one line."""
         try:
             loaded = self.step(sample)
-        except VideoError as error:
-            raise VideoError(f'{shown(error)}{self.hint}') from error
+        except UnreadableError as error:
+            raise type(error)(f'{shown(error)}{self.hint}') from error
         except Exception as error:  # noqa: BLE001  decoders raise whatever they like at a damaged file
             problem = self._misfit(sample) or f'{self._named(sample)} cannot be read ({_reason(error)})'
             raise ValueError(f'{problem}{self.hint}') from error

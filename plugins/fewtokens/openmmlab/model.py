@@ -13,7 +13,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
-from .checkpoints import dataset_meta_of, load_checkpoint, state_dict_of
+from ..checkpoints.reading import load_checkpoint, state_dict_of
+from .checkpoints import dataset_meta_of
 
 
 def check_weights(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:

@@ -4,17 +4,12 @@ import inspect
 from typing import Any
 
 from mmengine.registry import Registry
-from torch import nn
 
 from .. import reducers
-from ..attach import attach
-from ..attachment import Attachment
 from ..literals import call_with, read_call
+from ..plugin import Plugin
 from ..video.clustered import VideoPlugin
 from ..video.segments import SegmentClustering
-
-Plugin = reducers.Reducer | VideoPlugin
-"""What the tools compare: reducers of an image's tokens, and segment clusterings of a video's."""
 
 VIDEO = SegmentClustering.__name__
 
@@ -32,7 +27,7 @@ def build_reducer(setting: dict[str, Any] | str | Plugin) -> Plugin:
         ValueError: an unknown reducer, an option that it doesn't have, a text that isn't a literal call, or none of
             these.
     """
-    if isinstance(setting, Plugin):
+    if isinstance(setting, (reducers.Reducer, VideoPlugin)):
         return setting
     if isinstance(setting, str):
         return parse_plugin(setting)
@@ -71,11 +66,6 @@ def as_text(setting: Any) -> str:
 def _options(setting: dict[str, Any]) -> dict[str, Any]:
     # MMEngine notes a scope in what a config takes from another package's.
     return {name: value for name, value in setting.items() if name not in ('type', '_scope_')}
-
-
-def attach_plugin(model: nn.Module, plugin: Plugin) -> Attachment:
-    """Puts a plugin of either kind on a model; raises what `attach` and `VideoPlugin.attach_to` do."""
-    return plugin.attach_to(model) if isinstance(plugin, VideoPlugin) else attach(model, plugin)
 
 
 def _find(name: str | type) -> type:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checkpoints.reading import file_kind, load_checkpoint, reason_of, state_dict_of
+
 
 def build_clip(name: str | None = None, config: str | dict[str, Any] | None = None, **options: Any) -> nn.Module:
     """A model of open_clip without weights, by its name or by a config in the form of open_clip's own.
@@ -70,9 +72,6 @@ def load_pretrained(clip: nn.Module, name: str | None, pretrained: str) -> None:
 
 def _why_unfit(path: str, error: Exception) -> str:
     """Why open_clip could not take a file; a ValueError says so where the file itself is no checkpoint."""
-    # MMEngine, which this needs, is not there for every use of CLIP.
-    from ..openmmlab.checkpoints import file_kind, load_checkpoint, reason_of, state_dict_of
-
     if file_kind(path) != 'npz':
         state_dict_of(load_checkpoint(path), path)
     return reason_of(error) if isinstance(error, pickle.UnpicklingError) else ' '.join(str(error).split())[:200]

@@ -3,15 +3,9 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS
 from torch import Tensor
-
-from ..measure.resampling import Recalls
 
 RECALLS = (1, 5, 10, 50)
 
@@ -65,8 +59,10 @@ def retrieval_metrics(
         raise ValueError(f'similarity must be [texts, videos] with one of each at least, got {tuple(similarity.shape)}')
     owners = _owners(video_of_text, *similarity.shape)
     transposed = similarity.T
-    ranks = _both_directions(lambda s: similarity[s], lambda s: transposed[s], owners, len(transposed), dual_softmax)
-    return _metrics(ranks)
+    ranks = rank_both_directions(
+        lambda s: similarity[s], lambda s: transposed[s], owners, len(transposed), dual_softmax
+    )
+    return metrics_of(ranks)
 
 
 def rank_videos(rows: Rows, owners: Tensor, chunk: int = 1024) -> Ranks:
@@ -98,81 +94,7 @@ def rank_texts(rows: Rows, owners: Tensor, videos: int, chunk: int = 1024) -> Ra
     return Ranks(*map(torch.cat, zip(*counts)))
 
 
-@METRICS.register_module()
-class RetrievalMetric(BaseMetric):
-    """`retrieval_metrics` of a test set. `R@1`, text to video, is the headline.
-
-    The model's data samples have `video_id`, `video_embedding` [D] and `text_embeddings` [n, D], of unit length.
-    Samples of one video are put together. The similarity matrix is never whole in memory.
-
-    Args:
-        dual_softmax: temperature of the `dsl/…` metrics; none where left out.
-        chunk: how many rows of the similarity are compared at a time.
-
-    Attributes:
-        statistics: once computed, what intervals of `R@1` and `v2t/R@1` are drawn from.
-
-    Raises:
-        ValueError: embeddings are missing or don't fit each other.
-    """
-
-    default_prefix = ''
-
-    def __init__(self, dual_softmax: float | None = None, chunk: int = 1024, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dual_softmax = dual_softmax
-        self.chunk = chunk
-        self.statistics: dict[str, Recalls] = {}
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        for sample in data_samples:
-            if 'video_embedding' not in sample or 'text_embeddings' not in sample:
-                raise ValueError(
-                    f'sample {sample.get("video_id")!r} has no video_embedding and text_embeddings: RetrievalMetric '
-                    'is for models such as ClipRetrieval'
-                )
-            video, texts = sample['video_embedding'], sample['text_embeddings']
-            if video.ndim != 1 or texts.ndim != 2 or len(video) != texts.shape[1]:
-                raise ValueError(
-                    f'sample {sample.get("video_id")!r}: video_embedding {tuple(video.shape)} and text_embeddings '
-                    f'{tuple(texts.shape)} must be [D] and [n, D]'
-                )
-            self.results.append((sample['video_id'], video.float().cpu(), texts.float().cpu()))
-
-    def compute_metrics(self, results: list[tuple[str, Tensor, Tensor]]) -> dict[str, float]:
-        texts, videos, owners = gather_embeddings(results)
-        # Products in float64, compared in float32: equal pairs stay equal, whatever the chunks.
-        texts, videos = texts.double(), videos.double()
-        ranks = _both_directions(
-            lambda part: (texts[part] @ videos.T).float(),
-            lambda part: (videos[part] @ texts.T).float(),
-            owners,
-            len(videos),
-            self.dual_softmax,
-            self.chunk,
-        )
-        self.statistics = _recalls_by_video(ranks, owners, len(videos))
-        return _metrics(ranks)
-
-
-def gather_embeddings(results: Sequence[tuple[str, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Puts (video id, video embedding, text embeddings) together by video.
-
-    Returns:
-        (texts [t, D], videos [v, D], owners [t] int64: the index of each text's video)
-    """
-    index: dict[str, int] = {}
-    for name, _, _ in results:
-        index.setdefault(name, len(index))
-    videos = {name: video for name, video, _ in results}
-    texts = [texts for _, _, texts in results]
-    if not sum(map(len, texts)):
-        raise ValueError(f'none of the {len(index)} videos has a caption: there is nothing to ask for')
-    owners = torch.tensor([index[name] for name, _, texts in results for _ in texts])
-    return torch.cat(texts), torch.stack([videos[name] for name in index]), owners
-
-
-def _both_directions(
+def rank_both_directions(
     texts: Rows, videos: Rows, owners: Tensor, n_videos: int, dual_softmax: float | None, chunk: int = 1024
 ) -> dict[str, Ranks]:
     """Ranks by the prefix of their metrics' names."""
@@ -195,17 +117,8 @@ def _both_directions(
     return ranks
 
 
-def _metrics(ranks: dict[str, Ranks]) -> dict[str, float]:
+def metrics_of(ranks: dict[str, Ranks]) -> dict[str, float]:
     return {name: value for prefix, found in ranks.items() for name, value in found.metrics(prefix).items()}
-
-
-def _recalls_by_video(ranks: dict[str, Ranks], owners: Tensor, videos: int) -> dict[str, Recalls]:
-    """Statistics of R@1 in both directions: a video is asked for by each of its texts, and asks for them once."""
-    texts = np.bincount(owners, minlength=videos).astype(np.float64)
-    back = np.zeros(videos)
-    back[texts > 0] = ranks['v2t/'].recall(1)
-    forth = np.bincount(owners, ranks[''].recall(1), minlength=videos)
-    return {'R@1': Recalls(forth, texts), 'v2t/R@1': Recalls(back, (texts > 0).astype(np.float64))}
 
 
 def _weigh(rows: Tensor, log_sums: Tensor, temperature: float) -> Tensor:

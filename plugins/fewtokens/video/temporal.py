@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-PARTS = {'attn': 'self_attn', 'ln_1': 'norm1', 'ln_2': 'norm2', 'mlp.c_fc': 'linear1', 'mlp.c_proj': 'linear2'}
-"""What CLIP's transformer calls the parts of a layer, and torch's own."""
+from ..checkpoints.retrieval_keys import PARTS
 
 
 class SeqTransf(nn.Module):

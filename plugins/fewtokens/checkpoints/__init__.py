@@ -1,0 +1,1 @@
+"""Published checkpoints: their key names, and those of the models here."""

@@ -1,0 +1,119 @@
+"""A folder of pictures through a model, with and without a plugin, side by side."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DATASETS
+from torch import nn
+
+from ..measure.files import shown, write_whole
+from ..measure.progress import progress_bar
+from ..measure.variants import Variant
+from ..report.drawing import draw_prediction, read_image
+from ..report.pictures import draw_clusters, encode_jpeg
+from ..report.predictions import Prediction, write_predictions_page
+from .hook import never_took_effect
+from .predict import look
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+def predict_folder(
+    config: Config, model: nn.Module, variants: list[Variant], folder: Path, out: Path, skip_unreadable: bool = False
+) -> tuple[list[Prediction], list[str]]:
+    """Writes one picture a file into `out` (the input, then each variant's prediction and clusters) and index.html.
+
+    Returns:
+        the predictions, and the names of unreadable files that were left out.
+
+    Raises:
+        FileNotFoundError: there is no folder, or no picture in it.
+        ValueError: a picture can't be read and `skip_unreadable` is off; or a reducer never took effect, which is known
+            when all is written.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f'there is no folder {str(folder)!r}')
+    # Hidden files are no pictures, whatever they end in: macOS keeps what it knows of a.jpg in ._a.jpg.
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith('.'))
+    if not files:
+        raise FileNotFoundError(f'no pictures in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
+    steps = config.test_dataloader.dataset.pipeline
+    pipeline = Compose([step for step in steps if not step['type'].endswith('Annotations')])
+    metainfo = complete_metainfo(model.dataset_meta, config)
+    batches, unreadable = _load(pipeline, files, skip_unreadable)
+    predictions = []
+    with progress_bar(len(batches)) as bar:
+        for file, batch in batches.items():
+            predictions.append(_predict(model, variants, file, batch, metainfo, out))
+            bar.update()
+    write_predictions_page(out / 'index.html', [variant.name for variant in variants], predictions, unreadable)
+    for variant, *reduced in zip(variants, *(prediction.reduced for prediction in predictions)):
+        if variant.reducer is not None and not any(reduced):
+            raise ValueError(never_took_effect(variant.reducer))
+    return predictions, unreadable
+
+
+def complete_metainfo(known: dict[str, Any] | None, config: Config) -> dict[str, Any]:
+    """Classes and palette to draw with: a checkpoint's, and those of the config's test set where it has none.
+
+    A palette that neither has for these classes is of random colours, the same each time, as mmseg's are.
+
+    Raises:
+        ValueError: neither says what the classes are.
+    """
+    known = dict(known or {})
+    if not known.get('classes') or not known.get('palette'):
+        dataset = config.test_dataloader.dataset
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        own = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo
+        known.setdefault('classes', own.get('classes'))
+        if not known['classes']:
+            raise ValueError("neither the checkpoint nor the config's test set says what the model's classes are")
+        if len(own.get('classes') or ()) == len(known['classes']):
+            known = {**own, **known}
+    if not known.get('palette'):
+        known['palette'] = np.random.RandomState(42).randint(0, 255, (len(known['classes']), 3)).tolist()
+    return known
+
+
+def _load(pipeline: Compose, files: list[Path], skip: bool) -> tuple[dict[Path, Any], list[str]]:
+    batches, unreadable = {}, []
+    for file in files:
+        try:
+            data = pipeline(dict(img_path=str(file), img_id=0))
+        except Exception as error:  # noqa: BLE001  decoders raise whatever they like at a damaged file
+            if not skip:
+                raise ValueError(
+                    f'{shown(file)} is no readable picture; --skip-unreadable leaves such files out'
+                ) from error
+            unreadable.append(file.name)
+            continue
+        batches[file] = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+    if not batches:
+        raise ValueError(f'none of the {len(files)} pictures can be read')
+    return batches, unreadable
+
+
+def _predict(
+    model: nn.Module, variants: list[Variant], file: Path, batch: dict[str, Any], metainfo: dict[str, Any], out: Path
+) -> Prediction:
+    milliseconds, reduced, painted = [], [], []
+    for variant in variants:
+        start = time.perf_counter()
+        (seen,) = look(model, variant, batch)
+        milliseconds.append(1e3 * (time.perf_counter() - start))
+        reduced.append(seen.reduced)
+        if not painted:
+            painted.append(read_image(seen.sample))
+        image = painted[0]
+        painted.append(draw_prediction(image, seen.sample, metainfo))
+        if seen.clusters is not None:
+            painted.append(draw_clusters(image, seen.clusters))
+    name = f'{file.name}.jpg'
+    write_whole(out / name, lambda path: path.write_bytes(encode_jpeg(np.concatenate(painted, axis=1))))
+    return Prediction(name, milliseconds, reduced)

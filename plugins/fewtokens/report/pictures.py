@@ -1,0 +1,65 @@
+"""Pictures of label maps and of clusters, at an image's size."""
+
+import cv2
+import numpy as np
+
+MAGNIFIED = 512, 4096
+"""Pixels: small pictures are drawn at the largest multiple of their size whose short and long side are at most this."""
+LONGEST = 65500
+"""Pixels: the longest side that libjpeg writes, a little less than the format's own limit."""
+
+
+def paint_labels(image: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Class colours over an image [H, W, 3] uint8; labels outside the palette (ignored pixels) stay uncoloured."""
+    known = labels < len(palette)
+    colours = palette[np.where(known, labels, 0)]
+    mixed = (0.4 * image + 0.6 * colours).astype(np.uint8)
+    return np.where(known[..., None], mixed, image)
+
+
+def cluster_borders(clusters: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W] bool of an image's size: pixels whose right or lower neighbour is of another cluster."""
+    full = enlarge(clusters, size)
+    borders = np.zeros(full.shape, bool)
+    borders[:, :-1] |= full[:, :-1] != full[:, 1:]
+    borders[:-1] |= full[:-1] != full[1:]
+    return borders
+
+
+def enlarge(clusters: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map of the token grid at an image's size: every pixel has its token's label."""
+    rows, columns = (np.arange(side) * few // side for side, few in zip(size, clusters.shape))
+    return clusters[rows[:, None], columns]
+
+
+def magnify(picture: np.ndarray) -> np.ndarray:
+    """A small picture or label map [H, W, ...] at a multiple of its size: the borders of its clusters would hide it."""
+    factor = max(1, min(most // side for most, side in zip(MAGNIFIED, sorted(picture.shape[:2]))))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def draw_clusters(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Each cluster in its mean colour, with its border."""
+    full = enlarge(clusters, image.shape[:2])
+    counts = np.bincount(full.ravel()).clip(1)
+    means = np.stack([np.bincount(full.ravel(), image[..., c].ravel()) / counts for c in range(3)], axis=1)
+    drawn = means[full].astype(np.uint8)
+    borders = cluster_borders(clusters, image.shape[:2])
+    drawn[borders] = drawn[borders] // 2 + 128
+    return drawn
+
+
+def read_rgb(path: str, size: tuple[int, int]) -> np.ndarray:
+    """An image file as RGB [H, W, 3] uint8, resized to (H, W)."""
+    # OpenCV's own reading takes no names that aren't UTF-8.
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)[..., ::-1]
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """An RGB image [H, W, 3] uint8 as JPEG, at a smaller size if a side is too long for one."""
+    scale = LONGEST / max(image.shape[:2])
+    if scale < 1:
+        height, width = (max(1, int(side * scale)) for side in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()

@@ -1,0 +1,1 @@
+"""Search of your own videos by a text."""

@@ -1,0 +1,1 @@
+import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package

@@ -1,0 +1,36 @@
+import cv2
+import numpy as np
+import pytest
+
+from fewtokens.report.pictures import cluster_borders, draw_clusters, encode_jpeg, enlarge, magnify
+
+
+def test_borders_stand_between_clusters():
+    clusters = np.array([[0, 1], [0, 0]])
+    assert np.array_equal(enlarge(clusters, (4, 4)), [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert np.array_equal(
+        cluster_borders(clusters, (4, 4)),
+        np.array([[0, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]], bool),
+    )
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[2:, :] = 120
+    drawn = draw_clusters(image, clusters)
+    # Borders are half white; the mean of the first cluster's twelve pixels is 80.
+    assert (drawn[0, 1] == 40 + 128).all() and (drawn[3] == 80).all() and (drawn[0, 3] == 0).all()
+    assert magnify(image).shape == (512, 512, 3) and np.array_equal(magnify(image)[::128, ::128], image)
+
+
+@pytest.mark.parametrize(
+    'side, factor', [((64, 64), 8), ((20, 600), 6), ((600, 20), 6), ((1, 5000), 1), ((500, 700), 1)]
+)
+def test_small_pictures_are_magnified_within_bounds(side, factor):
+    assert magnify(np.zeros(side, np.uint8)).shape == (factor * side[0], factor * side[1])
+
+
+@pytest.mark.parametrize(
+    'size, expected', [((20, 65500), (20, 65500)), ((40, 131000), (20, 65500)), ((65536, 1), (65500, 1))]
+)
+def test_pictures_fit_into_a_jpeg(size, expected):
+    content = encode_jpeg(np.full((*size, 3), 77, np.uint8))
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (*expected, 3) and abs(image.astype(int) - 77).max() <= 1
