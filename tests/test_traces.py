@@ -5,7 +5,7 @@ import io
 import onnxruntime
 import pytest
 import torch
-from models import beit, swin, vit
+from models import IMAGES, beit, swin, vit
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -15,7 +15,6 @@ REDUCERS = [
     fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))), fewtokens.Hourglass(2, 4), fewtokens.AvgPool(2, (4, 5)),
     fewtokens.BipartiteMerge((1, 2), 6),
 ]  # fmt: skip
-IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
 
 def host():

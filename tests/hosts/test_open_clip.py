@@ -3,8 +3,7 @@
 import open_clip
 import pytest
 import torch
-from models import randomize
-from test_attach import snapshot
+from models import IMAGES, randomize, snapshot
 from torch.nn import functional as F
 
 import fewtokens
@@ -13,7 +12,6 @@ REDUCERS = [
     fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0), fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
     fewtokens.BipartiteMerge((1, 2), 6),
 ]  # fmt: skip
-IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 KINDS = {
     'plain': {},
     'its own attention': dict(block_type='custom', qk_norm=True),

@@ -6,8 +6,7 @@ import pickle
 import pytest
 import timm
 import torch
-from models import randomize
-from test_attach import snapshot
+from models import IMAGES, randomize, snapshot
 from torch.nn import functional as F
 
 import fewtokens
@@ -17,7 +16,6 @@ REDUCERS = [
     fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0), fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
     fewtokens.AvgPool(2, (4, 5)), fewtokens.BipartiteMerge((1, 2, 4), 6),
 ]  # fmt: skip
-IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 KINDS = {
     'plain': {},
     'without prefix tokens': dict(class_token=False, global_pool='avg'),
