@@ -65,7 +65,9 @@ def during_a_pass(encoder, video, work):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    'tower, size', [(make_clip, 32), (lambda: make_clip(qk_norm=True), 32), (make_timm, 160)], ids=str
+    'tower, size',
+    [(make_clip, 32), (lambda: make_clip(qk_norm=True), 32), (make_timm, 160)],
+    ids=['open_clip', 'its own blocks', 'timm'],
 )
 def test_what_runs_during_a_pass_does_not_see_it(tower, size):
     clip = tower()
