@@ -1,34 +1,12 @@
 """Writes a data set of procedurally composed scenes, in ADE20K's layout or in COCO's."""
 
-import argparse
 import sys
 from pathlib import Path
 
-from fewtokens.cli.options import run
+from fewtokens.cli.run import run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where demo is
-from demo.scenes.ade20k import write_ade20k  # noqa: E402
-from demo.scenes.coco import write_coco  # noqa: E402
-
-WRITERS = dict(ade20k=write_ade20k, coco=write_coco)
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('out', help='folder to write, e.g. data/scenes')
-    parser.add_argument('--format', choices=WRITERS, default='ade20k', help='semantic, or instance and panoptic')
-    parser.add_argument('--training', type=int, default=0, help='number of training scenes')
-    parser.add_argument('--validation', type=int, default=100, help='number of held-out scenes')
-    parser.add_argument('--size', type=int, default=256, help='side of a scene in pixels')
-    parser.add_argument('--seed', type=int, default=0)
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    counts = dict(training=args.training, validation=args.validation)
-    WRITERS[args.format](args.out, counts, size=args.size, seed=args.seed)
-
+from demo.make_scenes import main  # noqa: E402
 
 if __name__ == '__main__':
     run(main)

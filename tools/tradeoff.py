@@ -1,38 +1,7 @@
 """Evaluates and times plugins side by side, and writes a report of what each saves and costs."""
 
-from pathlib import Path
-
-import fewtokens.openmmlab  # noqa: F401  before any other OpenMMLab package
-from fewtokens.cli.options import add_plugin_options, at_least, choose_reducers, make_parser, run, usable_device
-from fewtokens.measure.files import shown
-from fewtokens.measure.variants import make_variants
-from fewtokens.openmmlab.config import load_config
-from fewtokens.openmmlab.data import check_test_data
-from fewtokens.openmmlab.model import build_model
-from fewtokens.openmmlab.test_set import TestSet
-from fewtokens.openmmlab.tradeoff import write_tradeoff
-
-
-def main() -> None:
-    parser = make_parser(__doc__)
-    add_plugin_options(parser)
-    parser.add_argument('--half-resolution', action='store_true', help='a row for the host at half the input size')
-    parser.add_argument('--out', help='folder of the report; the work folder if left out')
-    parser.add_argument('--batch', type=at_least(1), default=4, help='images at a time, in evaluation and timing')
-    parser.add_argument('--rounds', type=at_least(1), default=10, help='how many times each row is timed')
-    parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged samples out and count them')
-    parser.add_argument('--device', type=usable_device, default='cpu')
-    args = parser.parse_args()
-    config = load_config(args.config, args.cfg_options)
-    variants = make_variants(choose_reducers(config, args.plugin), args.half_resolution)
-    check_test_data(config)
-    model = build_model(config, args.checkpoint, args.device)
-    out = Path(args.out or args.work_dir or config.work_dir)
-    tests = TestSet(config, args.checkpoint, out, args.batch, args.skip_unreadable)
-    title = Path(args.config).stem
-    print(write_tradeoff(model, variants, tests, out, args.batch, args.rounds, title))
-    print(f'report: {shown(out / "report.html")}')
-
+from fewtokens.cli.run import run
+from fewtokens.cli.tradeoff import main
 
 if __name__ == '__main__':
     run(main)

@@ -3,7 +3,6 @@
 import ast
 import pickle
 import re
-import runpy
 from pathlib import Path
 
 import mmdet
@@ -16,11 +15,11 @@ from torch.nn import functional as F
 
 import fewtokens.openmmlab  # noqa: F401
 from fewtokens.checkpoints.keys import convert_keys
+from fewtokens.cli.convert_checkpoint import main as convert
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model, load_weights
 
 ROOT = Path(__file__).parents[2]
-convert = runpy.run_path(str(ROOT / 'tools/convert_checkpoint.py'))['main']
 TIMM_SWIN = dict(img_size=128, embed_dim=8, depths=(2, 2, 2, 1), num_heads=(1, 2, 2, 4), window_size=4)
 DINO = ROOT / 'configs/_base_/dino-5scale_swin-l_detrex.py'
 PANOPTIC = 'mmdet::mask2former/mask2former_swin-l-p4-w12-384-in21k_16xb1-lsj-100e_coco-panoptic.py'

@@ -1,5 +1,4 @@
 import re
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,8 @@ from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401
 from fewtokens.checkpoints.keys import convert_keys
+from fewtokens.cli.convert_checkpoint import main as convert
 
-convert = runpy.run_path(str(Path(__file__).parents[2] / 'tools/convert_checkpoint.py'))['main']
 CLASSES = 5
 
 
@@ -239,11 +238,11 @@ def test_an_interrupted_write_leaves_the_old_file(vit, tmp_path, monkeypatch):
     torch.save(vit.state_dict(), tmp_path / 'in.pth')
     (tmp_path / 'out.pth').write_text('old')
 
-    def disk_full(value, file):
-        Path(file).write_bytes(b'half')
+    def disk_full(path, content):
+        path.write_text('half')
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(torch, 'save', disk_full)
+    monkeypatch.setattr(Path, 'write_bytes', disk_full)
     with pytest.raises(OSError, match='No space left'):
         convert([str(tmp_path / 'in.pth'), str(tmp_path / 'out.pth')])
     assert (tmp_path / 'out.pth').read_text() == 'old' and len(list(tmp_path.iterdir())) == 2

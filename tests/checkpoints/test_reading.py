@@ -3,7 +3,6 @@ import json
 import os
 import pickle
 import re
-import runpy
 import sys
 import tarfile
 import zipfile
@@ -19,11 +18,11 @@ from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401
 from fewtokens.checkpoints.reading import load_checkpoint, state_dict_of
+from fewtokens.cli.convert_checkpoint import main as convert
 from fewtokens.openmmlab.checkpoints import load_from_local
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
 
-convert = runpy.run_path(str(Path(__file__).parents[2] / 'tools/convert_checkpoint.py'))['main']
 WEIGHTS = {'backbone.layers.0.attn.attn.in_proj_weight': torch.ones(3)}
 
 

@@ -1,9 +1,7 @@
 """Synthetic checkpoints in the published layout, and CLIP4Clip's seqTransf written again from its formula."""
 
 import math
-import runpy
 from collections import OrderedDict
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -14,6 +12,7 @@ from torch.nn import functional as F
 
 import fewtokens.openmmlab  # noqa: F401
 from fewtokens.checkpoints.retrieval_keys import convert_retrieval_keys
+from fewtokens.cli.convert_checkpoint import main as convert
 from fewtokens.openmmlab.model import build_model
 from fewtokens.retrieval.model import ClipRetrieval
 
@@ -24,7 +23,6 @@ CLIP = dict(
     text_cfg=dict(context_length=10, vocab_size=49408, width=64, heads=2, layers=2),
 )
 LAYERS, HEADS, FRAMES, WIDTH = 2, 2, 10, 64
-convert = runpy.run_path(str(Path(__file__).parents[2] / 'tools/convert_checkpoint.py'))['main']
 
 
 def published(temporal: bool) -> dict[str, torch.Tensor]:

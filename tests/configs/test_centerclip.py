@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.registry import DATASETS, MODELS
 
-from fewtokens.cli.options import choose_reducers
+from fewtokens.cli.config import choose_reducers
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import without_pretrained
 

@@ -1,15 +1,10 @@
-import runpy
-from pathlib import Path
-
 import pytest
 import torch
 
 import fewtokens.openmmlab  # noqa: F401
 from fewtokens.checkpoints.reading import load_checkpoint
+from fewtokens.cli.convert_checkpoint import main as convert
 from fewtokens.openmmlab.checkpoints import dataset_meta_of
-
-convert = runpy.run_path(str(Path(__file__).parents[2] / 'tools/convert_checkpoint.py'))['main']
-
 
 WEIGHTS = {'backbone.layers.0.attn.attn.in_proj_weight': torch.ones(3)}
 

@@ -9,7 +9,7 @@ import pytest
 from mmengine.registry import DATASETS
 
 import fewtokens.openmmlab  # noqa: F401
-import fewtokens.video.openmmlab  # noqa: F401
+import fewtokens.retrieval  # noqa: F401
 from fewtokens.retrieval.datasets import MSRVTT
 
 

@@ -1,1 +1,3 @@
-"""What the command-line tools share."""
+"""The command-line tools: the main function of each, and what they share."""
+
+from .. import openmmlab  # noqa: F401  before any other OpenMMLab package

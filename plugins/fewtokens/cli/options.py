@@ -1,23 +1,12 @@
-"""What the tools share: OpenMMLab's options, and errors in one line."""
+"""The tools' options, under OpenMMLab's names."""
 
 import argparse
 import ast
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
-
-from ..measure.files import shown
-from ..openmmlab.config import config_mistake, load_config
-from ..openmmlab.distributed import join_on_cpu, leave
-from ..openmmlab.hook import plugin_lines
-from ..openmmlab.registry import VIDEO, as_text, parse_plugin
-from ..plugin import Plugin
-from ..video.clustered import VideoPlugin
-from ..video.settings import build_clustering
+from mmengine.config import DictAction
 
 
 class CfgOptions(DictAction):
@@ -87,43 +76,6 @@ def usable_device(text: str) -> str:
     return text
 
 
-def choose_reducers(config: Config, texts: list[str]) -> dict[str, Plugin]:
-    """Plugins to compare, by their text: the config's own, then those asked for.
-
-    A retrieval model's own clustering is taken out of its setting: the model itself is the host.
-    """
-    lines = {line.text: line.reducer for line in plugin_lines(config) if line.reducer is not None}
-    return lines | _take_clustering(config) | {text: parse_plugin(text) for text in texts}
-
-
-def _take_clustering(config: Config) -> dict[str, Plugin]:
-    model = config.get('model') or {}
-    clustering, after = model.get('clustering'), model.get('after', 6)
-    if clustering is None:
-        return {}
-    model.clustering = None
-    text = _clustering_text(clustering, after)
-    stages, places = build_clustering(clustering, after)
-    return {text: VideoPlugin(text, stages, places if isinstance(places, int) else tuple(places))}
-
-
-def _clustering_text(clustering: Any, after: Any) -> str:
-    if isinstance(clustering, str):
-        return clustering
-    if isinstance(clustering, dict):
-        return as_text(dict(clustering, type=VIDEO, after=after))
-    places = [after] * len(clustering) if isinstance(after, int) else after
-    if all(isinstance(stage, dict) for stage in clustering):
-        shared, *others = (
-            {key: value for key, value in stage.items() if key not in ('segments', 'clusters')} for stage in clustering
-        )
-        if all(other == shared for other in others):
-            # A schedule's text has the numbers that differ as sequences.
-            numbers = {key: tuple(stage.get(key) for stage in clustering) for key in ('segments', 'clusters')}
-            return as_text(dict(shared, type=VIDEO, **numbers, after=tuple(places)))
-    return ', then '.join(_clustering_text(stage, place) for stage, place in zip(clustering, places))
-
-
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options of the tools that run a data set through a model."""
     text = 'a reducer, such as "Hourglass(after=10, grid=(28, 28))"'
@@ -134,57 +86,3 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torchrun and torch.distributed.launch pass it.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-
-
-def prepare_config(args: argparse.Namespace) -> Config:
-    """The config with the run options in it."""
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    config = load_config(args.config, args.cfg_options)
-    config.launcher = args.launcher
-    join_on_cpu(config)
-    if args.work_dir is not None:
-        config.work_dir = args.work_dir
-    if len(args.plugin) > 1:
-        raise ValueError(f'--plugin {" and ".join(args.plugin)}: a model takes one')
-    add_plugin(config, parse_plugin(*args.plugin) if args.plugin else None, args.sdpa)
-    return config
-
-
-def add_plugin(config: Config, reducer: Plugin | None, sdpa: bool) -> None:
-    """Adds a plugin line to a config. A clustering of videos takes the place of the model's own.
-
-    Raises:
-        ValueError: the config has a reducer already, or more than one; a hook of it is wrong.
-    """
-    own = [line.text for line in plugin_lines(config) if line.reducer is not None]
-    if len(own) > 1:
-        raise ValueError(f'the config has {len(own)} FewTokensHooks with a reducer, {" and ".join(own)}: leave one')
-    if own and reducer is not None:
-        raise ValueError(
-            'the config has a FewTokensHook with a reducer already: leave --plugin out, or take it out there'
-        )
-    if sdpa or reducer is not None:
-        line = dict(type='FewTokensHook', sdpa=sdpa, reducer=None if reducer is None else repr(reducer))
-        config.custom_hooks = [*(config.get('custom_hooks') or []), line]
-
-
-def run(main: Callable[[], None]) -> None:
-    """Runs a tool's main function; what a user can mend is one line, and exit status 2."""
-    if hasattr(sys.stdout, 'reconfigure'):
-        # As stderr is: a terminal may lack letters that a file's name has.
-        sys.stdout.reconfigure(errors='backslashreplace')
-    status = 0
-    try:
-        main()
-    except Exception as error:
-        mendable = isinstance(error, (ValueError, OSError, NotImplementedError, ImportError))
-        text = str(error) if mendable else config_mistake(error)
-        if text is None:
-            raise
-        if 'in DataLoader worker' in text:
-            text = text.strip().rpartition('\n')[2].partition(': ')[2]  # below the worker's traceback
-        print(f'error: {shown(text)}', file=sys.stderr)
-        status = 2
-    leave()  # not sooner: the error has held what main used
-    if status:
-        sys.exit(status)

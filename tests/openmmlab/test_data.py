@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from videos import moving_frames, write_video
 
 import fewtokens.openmmlab  # noqa: F401
-import fewtokens.video.openmmlab  # noqa: F401
+import fewtokens.retrieval  # noqa: F401
 from fewtokens.openmmlab.data import check_folders, check_paths, check_samples
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,25 @@
+"""Writes a data set of procedurally composed scenes, in ADE20K's layout or in COCO's."""
+
+import argparse
+
+from .scenes.ade20k import write_ade20k
+from .scenes.coco import write_coco
+
+WRITERS = dict(ade20k=write_ade20k, coco=write_coco)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('out', help='folder to write, e.g. data/scenes')
+    parser.add_argument('--format', choices=WRITERS, default='ade20k', help='semantic, or instance and panoptic')
+    parser.add_argument('--training', type=int, default=0, help='number of training scenes')
+    parser.add_argument('--validation', type=int, default=100, help='number of held-out scenes')
+    parser.add_argument('--size', type=int, default=256, help='side of a scene in pixels')
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    counts = dict(training=args.training, validation=args.validation)
+    WRITERS[args.format](args.out, counts, size=args.size, seed=args.seed)

@@ -1,0 +1,58 @@
+"""The main jobs on held-out scenes and clips: the plugin line, honest reports, a search. Run by `make demo`."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+MODEL = ['configs/demo/segmenter_scenes-256x256.py', 'configs/demo/segmenter_scenes.pth']
+PLUGINS = [
+    'Hourglass(after=6, grid=20, temperature=10.0)',
+    'Hourglass(after=3, grid=18, temperature=10.0)',
+    'AvgPool(after=6, grid=20)',
+    'SharedUpdate(after=6, grid=16)',
+    'SharedUpdate(after=3, grid=16)',
+    'SharedUpdate(after=(3, 6), grid=(20, 14))',
+]
+CLIP = ['configs/demo/clip_clips.py', 'configs/demo/clip_clips.pth']
+CLUSTERINGS = [
+    'SegmentClustering(segments=12, clusters=24, size_bias=True, after=2)',
+    'SegmentClustering(segments=12, clusters=24, after=2)',
+    "SegmentClustering(segments=12, clusters=24, algorithm='spectral', aggregate='mean', normalize=True, sigma=0.5, "
+    'size_bias=True, after=2)',
+]
+QUERY = 'a large red square, then two small green stars'
+
+
+def tool(name: str, *args: str) -> None:
+    print(f'\n$ python tools/{name} {shlex.join(args)}', flush=True)
+    subprocess.run([sys.executable, str(TOOLS / name), *args], check=True)
+
+
+def main() -> None:
+    segmentation()
+    retrieval()
+
+
+def segmentation() -> None:
+    tool('make_scenes.py', 'data/scenes', '--validation', '200')
+    tool('test.py', *MODEL, '--sdpa', '--work-dir', 'work_dirs/demo/test')
+    tool('test.py', *MODEL, '--plugin', PLUGINS[4], '--sdpa', '--work-dir', 'work_dirs/demo/test')
+    options = ['--half-resolution', '--rounds', '6', '--out', 'work_dirs/demo/segmentation']
+    tool('tradeoff.py', *MODEL, *plugin_options(PLUGINS), *options)
+
+
+def retrieval() -> None:
+    clips, index = 'data/demo_clips', ['--index', 'work_dirs/demo/index']
+    tool('make_clips.py', clips, '--test', '200', '--processes', '2')
+    data = ['--cfg-options', f'test_dataloader.dataset.data_root={clips}']
+    options = [*data, '--batch', '20', '--rounds', '6', '--out', 'work_dirs/demo/retrieval']
+    tool('tradeoff.py', *CLIP, *plugin_options(CLUSTERINGS), *options)
+    model = ['--config', CLIP[0], '--checkpoint', CLIP[1], '--plugin', CLUSTERINGS[0]]
+    tool('search_videos.py', 'index', f'{clips}/MSRVTT_Videos', *model, *index)
+    tool('search_videos.py', 'find', QUERY, '--top', '8', '--html', 'work_dirs/demo/found.html', *index)
+
+
+def plugin_options(plugins: list[str]) -> list[str]:
+    return [part for plugin in plugins for part in ('--plugin', plugin)]

@@ -1,0 +1,67 @@
+"""Compares plugins with the untouched host, side by side in one run: MACs, time, memory. Random weights will do."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..measure.files import shown, write_json
+from ..measure.variants import Variant, benchmark_rows, count_rows, environment_of, make_variants
+from ..openmmlab.config import load_config
+from ..openmmlab.model import build_model
+from ..report.table import format_table
+from .config import choose_reducers
+from .options import add_plugin_options, at_least, make_parser, usable_device
+
+
+def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> list[dict[str, Any]]:
+    try:
+        # MACs are the same in any dtype; not every host can run in all of them.
+        return count_rows(model, variants, inputs.float())
+    except (NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition('\n')[0]
+        if 'meta' not in reason:
+            size = f'{inputs.shape[-2]} x {inputs.shape[-1]}'
+            raise ValueError(f'{type(model).__name__} cannot run on inputs of {size}: {reason}') from error
+        raise ValueError(
+            f'{type(model).__name__} computes as much as it finds in an image, which --macs-only does not have: '
+            'leave it out, --rounds 1 will do'
+        ) from error
+
+
+def main() -> None:
+    parser = make_parser(__doc__, checkpoint=False)
+    parser.add_argument('--checkpoint', help='random weights if left out')
+    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), default=(640, 640), help='of the input')
+    add_plugin_options(parser)
+    parser.add_argument('--macs-only', action='store_true', help='count, without weights or inputs in memory')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
+    parser.add_argument('--batch', type=at_least(1), default=1)
+    parser.add_argument('--threads', type=at_least(1), help='CPU threads')
+    parser.add_argument('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--rounds', type=at_least(1), default=10)
+    parser.add_argument('--warmup', type=at_least(0), default=2)
+    parser.add_argument('--json', help='file for the figures')
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = load_config(args.config, args.cfg_options)
+    if config.model.type == 'ClipRetrieval':
+        raise ValueError(f'{args.config} is of videos: tools/benchmark_video.py measures those')
+    variants = make_variants(choose_reducers(config, args.plugin))
+    device = 'meta' if args.macs_only else args.device
+    model = build_model(config, args.checkpoint, device)
+    dtype = getattr(torch, args.dtype)
+    inputs = torch.empty(args.batch, 3, *args.shape, dtype=dtype, device=device)
+    if args.macs_only:
+        rows = count_on_meta(model, variants, inputs)
+    else:
+        rows = benchmark_rows(model.to(dtype), variants, inputs.normal_(), args.rounds, args.warmup)
+    weights = args.checkpoint or 'random'
+    print(
+        f'{shown(args.config)}, {args.batch} x 3 x {args.shape[0]} x {args.shape[1]}, {args.dtype}, weights: {weights}'
+    )
+    print(format_table(rows))
+    if args.json:
+        settings = dict(config=args.config, weights=weights, rounds=args.rounds, warmup=args.warmup)
+        write_json(args.json, dict(environment=environment_of(inputs, **settings), rows=rows))

@@ -1,0 +1,35 @@
+import pytest
+from mmengine.runner import Runner
+
+from fewtokens.cli.run import run
+from fewtokens.openmmlab.config import load_config
+
+
+@pytest.mark.parametrize(
+    'option, message',
+    [
+        ({'model.backbone.type': 'VisionTransformr'}, "config's VisionTransformr cannot be built: KeyError: "),
+        ({'model.backbone.num_layrs': 3}, "config's VisionTransformer cannot be built: TypeError: "),
+        ({'default_hooks.logger.interwal': 3}, "config's LoggerHook cannot be built: TypeError: "),
+        ({'test_dataloader.smpler': 3}, "config's dataloader cannot be built: TypeError: "),
+        ({'test_dataloader.dataset.pipeline.0.type': 'LoadImg'}, "config's LoadImg cannot be built: KeyError: LoadImg"),
+    ],
+)
+def test_what_a_config_says_wrongly_is_one_line(config_file, capsys, option, message):
+    config = load_config(config_file, option)
+    with pytest.raises(SystemExit) as end:
+        run(lambda: Runner.from_cfg(config).test())
+    assert end.value.code == 2 and capsys.readouterr().err.splitlines()[-1].startswith(f'error: the {message}')
+
+
+def test_what_a_config_lacks_is_one_line(config_file, capsys):
+    config = load_config(config_file)
+    config.pop('test_dataloader')
+    with pytest.raises(SystemExit):
+        run(lambda: config.test_dataloader.dataset)
+    assert 'error: the config lacks a setting: AttributeError: ' in capsys.readouterr().err
+
+
+def test_what_is_no_users_mistake_keeps_its_traceback():
+    with pytest.raises(TypeError):
+        run(lambda: len(5))
