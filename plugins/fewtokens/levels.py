@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from torch import Tensor
 
-from .hosts import Layout
+from .hosts import AttentionContext, Layout
 from .reducers import Reduced, Reducer
 
 Grid = tuple[int, int]
@@ -26,8 +26,8 @@ class Level:
     counts: tuple[int, int]
     """Tokens of an image before and after."""
     outer: Optional['Level'] = None
-    log_sizes: Tensor | None = None
-    """[B, M], what attention adds to each reduced token as a key; None where members aren't counted."""
+    context: AttentionContext | None = None
+    """For attention over its tokens."""
 
     def restore(self, tokens: Tensor) -> Tensor:
         """A block's reduced tokens as those of the whole image."""
@@ -52,7 +52,7 @@ class Level:
     def labels_alone(self) -> 'Level':
         """Without what would keep a pass's features in memory."""
         outer = None if self.outer is None else self.outer.labels_alone()
-        return dataclasses.replace(self, reduced=Reduced(None, self.reduced.labels, None), outer=outer, log_sizes=None)
+        return dataclasses.replace(self, reduced=Reduced(None, self.reduced.labels, None), outer=outer, context=None)
 
 
 @dataclass
@@ -79,17 +79,3 @@ class Pass:
     """What the last block returned for the final norm."""
     final: Tensor | None = None
     """Reduced tokens at the backbone's end, for a head that works on them."""
-
-    def sees(self, index: int) -> bool:
-        """Whether somebody sees a block's output."""
-        return self.seen is None or index in self.seen
-
-    def level(self, index: int) -> Level | None:
-        """Whose tokens the block of that index works on; None if they are whole."""
-        started = [first for first, level in self.levels.items() if first <= index < level.end]
-        return self.levels[max(started)] if started else None
-
-    def level_before(self, index: int) -> Level | None:
-        """Whose tokens come to the block of that index, before they are reduced for it."""
-        started = [first for first, level in self.levels.items() if first < index < level.end]
-        return self.levels[max(started)] if started else None

@@ -39,7 +39,10 @@ class Reduction(Attachment):
         last = len(host.blocks) - 1
         # Of the last block, the caller sees what comes out of the norm.
         self._taps = None if host.taps is None else frozenset(host.taps) - ({last} if host.norm is not None else set())
-        self._last_block = max(host.region_end(after) for after in self._stages) - 1
+        # For each block, the stages that may have reduced its tokens, the innermost first.
+        ends = {after: host.region_end(after) for after in sorted(self._stages, reverse=True)}
+        self._possible = [[after for after in ends if after <= index < ends[after]] for index in range(last + 1)]
+        self._last_block = max(ends.values()) - 1
         self._current, self._seen = Current(), Current()
         self._last: dict[int, Level] = {}
         self._trained: Pass | None = None
@@ -127,7 +130,7 @@ class Reduction(Attachment):
         regions = [range(after, host.region_end(after)) for after in self._stages]
         for index, block in enumerate(host.blocks):
             if any(index in region for region in regions):
-                handles.append(ReplacedCall(block, _Seat(self, index)))
+                handles.append(_Seat(block, self, index))
                 handles += host.place_attention(block, _BlockContext(self, index))
         if self._norms:
             handles.append(ReplacedCall(host.norm, _Replacement(self._run_norm)))
@@ -203,15 +206,11 @@ class Reduction(Attachment):
         state = self._state()
         if state is None:
             return forward(*args, **kwargs)
-        host, (value, rest, named) = self.host, _take_first(self.host.argument, args, kwargs)
-        tokens, level = host.tokens(value), state.level_before(index)
-        if level is not None:
-            tokens, layout = state.waiting.get(index, tokens), level.after
-        else:
-            layout = host.layout(index, rest, named, state.grid)
-            _check_count(tokens, layout)
-        if index in self._stages:
-            level, tokens = self._reduce(state, index, tokens, layout, level)
+        host = self.host
+        value, rest, named = (args[0], args[1:], kwargs) if args else _take_named(host.argument, kwargs)
+        level = self._level(state, index, before=True)
+        if index in self._stages or index in state.waiting:
+            level, value = self._prepare(state, index, value, rest, named, level)
         if level is None:
             return forward(*args, **kwargs)
         if state.training and not torch.is_grad_enabled():
@@ -219,9 +218,29 @@ class Reduction(Attachment):
                 'a block with fewer tokens runs under reentrant activation checkpointing, where gradients would be '
                 'lost: use checkpoint(…, use_reentrant=False)'
             )
-        context = AttentionContext(level.after, level.log_sizes)
-        output = host.call(index, forward, host.with_tokens(value, tokens, level.after), rest, named, context)
+        output = host.call(index, forward, value, rest, named, level.context)
         return self._leave_block(state, index, level, output)
+
+    def _level(self, state: Pass, index: int, before: bool = False) -> Level | None:
+        """Whose tokens a block works on, or before they are reduced for it; None if they are whole."""
+        for after in self._possible[index]:
+            if after in state.levels and not (before and after == index):
+                return state.levels[after]
+        return None
+
+    def _prepare(
+        self, state: Pass, index: int, value: Any, rest: tuple, named: dict[str, Any], level: Level | None
+    ) -> tuple[Level | None, Any]:
+        """A block's first argument with the tokens that are due, reduced if it is time."""
+        tokens = state.waiting[index] if index in state.waiting else self.host.tokens(value)
+        if level is None:
+            layout = self.host.layout(index, rest, named, state.grid)
+            _check_count(tokens, layout)
+        else:
+            layout = level.after
+        if index in self._stages:
+            level, tokens = self._reduce(state, index, tokens, layout, level)
+        return level, value if level is None else self.host.with_tokens(value, tokens, level.after)
 
     def _reduce(
         self, state: Pass, index: int, tokens: Tensor, layout: Layout, outer: Level | None
@@ -236,9 +255,10 @@ class Reduction(Attachment):
         after = layout.reduced(reduced.grid)
         merged = after.join(prefix, reduced.tokens)
         counts = tuple(each.shape[1] - layout.num_prefix_tokens for each in (tokens, merged))
-        log_sizes = reduced.sizes.log() if reduced.sizes is not None and stage.size_bias else None
+        counted = reduced.sizes is not None and stage.size_bias
+        context = AttentionContext(after, after.per_token(reduced.sizes.log()) if counted else None)
         end = self.host.region_end(index)
-        level = state.levels[index] = Level(stage, reduced, layout, after, end, counts, outer, log_sizes)
+        level = state.levels[index] = Level(stage, reduced, layout, after, end, counts, outer, context)
         self._note_reduced(state, index, level)
         return level, merged
 
@@ -257,21 +277,22 @@ class Reduction(Attachment):
 
     def _leave_block(self, state: Pass, index: int, level: Level, output: Any) -> Any:
         """A block's output as its caller expects it: whole where somebody sees it."""
-        last = index == len(self.host.blocks) - 1
-        tokens, seen = self.host.tokens(output), state.sees(index) or self._is_watched(index)
-        if last and self._norms:
-            # States are restored after the norm, which works token by token: on fewer of them.
-            state.waiting[index + 1] = output
-            if seen:
-                output = self.host.with_tokens(output, level.restore(tokens), level.outermost.before)
-            state.normed = output
-        elif index + 1 == level.end:
+        seen = state.seen is None or index in state.seen or self._is_watched(index)
+        ends = index + 1 == level.end
+        if not (seen or ends):
+            return output
+        tokens, normed = self.host.tokens(output), self._norms and index == len(self.host.blocks) - 1
+        if ends and not normed:
             output = self._finish(state, level, output)
-        elif seen:
-            state.waiting[index + 1] = tokens
+            if index == self._last_block:
+                self._end(state)
+            return output
+        # The chain goes on with these. States are restored after the norm, which works token by token: on fewer.
+        state.waiting[index + 1] = output if normed else tokens
+        if seen:
             output = self.host.with_tokens(output, level.restore(tokens), level.outermost.before)
-        if index == self._last_block and not (last and self._norms):
-            self._end(state)
+        if normed:
+            state.normed = output
         return output
 
     def _is_watched(self, index: int) -> bool:
@@ -284,7 +305,7 @@ class Reduction(Attachment):
         state, last = self._state(), len(self.host.blocks) - 1
         if state is None or state.normed is None or tokens is not state.normed:
             return forward(tokens, *args, **kwargs)
-        output = self._finish(state, state.level(last), forward(state.waiting[last + 1], *args, **kwargs))
+        output = self._finish(state, self._level(state, last), forward(state.waiting[last + 1], *args, **kwargs))
         if self._seen.get() is None:  # else the norm may be called once more
             self._end(state)
         return output
@@ -311,15 +332,15 @@ class Reduction(Attachment):
         output, state = forward(*args, **kwargs), self._state()
         if state is None or state.final is None or output.shape[:2] != state.final.shape[:2]:
             return output
-        return state.level(len(self.host.blocks) - 1).restore_map(output)
+        return self._level(state, len(self.host.blocks) - 1).restore_map(output)
 
     # What attention asks
 
     def attention_context(self, index: int) -> AttentionContext | None:
         """For the block of that index: None while its tokens are not reduced."""
         state = self._state()
-        level = None if state is None else state.level(index)
-        return None if level is None else AttentionContext(level.after, level.log_sizes)
+        level = None if state is None else self._level(state, index)
+        return None if level is None else level.context
 
 
 # Objects, not closures: they can be copied and pickled.
@@ -335,15 +356,17 @@ class _Replacement:
         return self.method(forward, *args, **kwargs)
 
 
-@dataclass
-class _Seat:
+class _Seat(ReplacedCall):
     """Stands in for a block's call."""
 
-    reduction: Reduction
-    index: int
+    def __init__(self, block: nn.Module, reduction: Reduction, index: int) -> None:
+        super().__init__(block, reduction.run_block)
+        self.index = index
 
-    def __call__(self, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
-        return self.reduction.run_block(self.index, forward, *args, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.removed:
+            return self.call_previous(*args, **kwargs)
+        return self.function(self.index, self.call_previous, *args, **kwargs)
 
 
 @dataclass
@@ -410,10 +433,8 @@ def _is_plain(tensor: Tensor) -> bool:
     return type(tensor) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
-def _take_first(name: str, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, tuple, dict[str, Any]]:
-    """A call's first argument, by place or by name, and the others."""
-    if args:
-        return args[0], args[1:], kwargs
+def _take_named(name: str, kwargs: dict[str, Any]) -> tuple[Any, tuple, dict[str, Any]]:
+    """A call's first argument, given by name, and the others."""
     return kwargs[name], (), {key: value for key, value in kwargs.items() if key != name}
 
 

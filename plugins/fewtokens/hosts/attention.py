@@ -19,14 +19,13 @@ class AttentionContext:
 
     layout: Layout
     """Of the reduced tokens."""
-    log_sizes: Tensor | None = None
-    """Added to the logits of each reduced token as a key; minus infinity for a token without members."""
+    bias: Tensor | None = None
+    """[B, tokens], added to the logits of each token as a key: 0 for prefix tokens, minus infinity for a token without
+    members; None if members aren't counted."""
 
     def key_bias(self, like: Tensor) -> Tensor | None:
-        """[B, tokens] in the type of `like`: zero for prefix tokens; None if sizes are not counted."""
-        if self.log_sizes is None:
-            return None
-        return self.layout.per_token(self.log_sizes).to(like.dtype)
+        """The bias in the type of `like`."""
+        return None if self.bias is None else self.bias.to(like.dtype)
 
 
 Context = Callable[[], AttentionContext | None]

@@ -29,6 +29,8 @@ class ReplacedCall:
             module.__dict__[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.removed:
+            return self.call_previous(*args, **kwargs)
         return self.function(self.module, self.call_previous, *args, **kwargs)
 
     def call_previous(self, *args: Any, **kwargs: Any) -> Any:
@@ -50,10 +52,4 @@ class ReplacedCall:
             above = above.previous
         if isinstance(above, ReplacedCall):
             above.previous = self.previous
-        else:
-            # Somebody else has wrapped the call since, as accelerate does, and holds on to it.
-            self.function = _call_through
-
-
-def _call_through(module: nn.Module, method: Callable, *args: Any, **kwargs: Any) -> Any:
-    return method(*args, **kwargs)
+        # Else somebody has wrapped the call since, as accelerate does, and holds on to it: it calls through.
