@@ -238,8 +238,10 @@ def test_an_interrupted_write_leaves_the_old_file(vit, tmp_path, monkeypatch):
     torch.save(vit.state_dict(), tmp_path / 'in.pth')
     (tmp_path / 'out.pth').write_text('old')
 
-    def disk_full(path, content):
-        path.write_text('half')
+    write = Path.write_bytes
+
+    def disk_full(file, content):
+        write(file, content[: len(content) // 2])
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(Path, 'write_bytes', disk_full)
