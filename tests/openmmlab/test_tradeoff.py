@@ -12,12 +12,12 @@ import pytest
 
 import fewtokens
 from fewtokens.measure.variants import HALF, Variant, make_variants
+from fewtokens.openmmlab import tradeoff
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
 from fewtokens.openmmlab.predict import look
 from fewtokens.openmmlab.registry import parse_plugin
 from fewtokens.openmmlab.test_set import TestSet
-from fewtokens.report import tradeoff
 
 PLUGINS = ['Hourglass(after=2, grid=4)', 'SharedUpdate(after=2, grid=4)', 'AvgPool(after=2, grid=4)']
 
@@ -82,7 +82,7 @@ def test_interrupted_report_leaves_the_old_one(report, config_file, checkpoint, 
     out, _ = report
     before = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
     config = load_config(config_file)
-    monkeypatch.setattr(tradeoff, 'render', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr('fewtokens.report.tradeoff.render', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         tests = TestSet(config, str(checkpoint), out, 2)
         tradeoff.write_tradeoff(build_model(config, checkpoint), make_variants({}), tests, out, 2, 1)
