@@ -2,6 +2,8 @@
 
 import argparse
 
+from fewtokens.cli.options import at_least
+
 from .scenes.ade20k import write_ade20k
 from .scenes.coco import write_coco
 
@@ -15,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--training', type=int, default=0, help='number of training scenes')
     parser.add_argument('--validation', type=int, default=100, help='number of held-out scenes')
     parser.add_argument('--size', type=int, default=256, help='side of a scene in pixels')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=at_least(0), default=0)
     return parser.parse_args()
 
 

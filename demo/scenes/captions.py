@@ -1,5 +1,6 @@
 """Sentences about clips, true to their descriptions, in varied wording."""
 
+import gzip
 from collections.abc import Iterator
 
 import numpy as np
@@ -43,7 +44,13 @@ def vocabulary() -> list[str]:
     return sorted({word for text in texts for word in text.replace(',', ' , ').replace('{}', ' ').split()})
 
 
-def byte_pairs(words: list[str]) -> Iterator[tuple[str, str]]:
+def tokenizer_file() -> bytes:
+    """The file of CLIP's tokenizer (open_clip's `bpe_path`) that has a token for each word of the captions."""
+    lines = ['#version: words of demo.scenes.captions', *map(' '.join, _byte_pairs(vocabulary()))]
+    return gzip.compress('\n'.join(lines).encode(), mtime=0)
+
+
+def _byte_pairs(words: list[str]) -> Iterator[tuple[str, str]]:
     """Byte-pair merges for CLIP's tokenizer that leave each of the words whole, the most frequent pair first.
 
     Only for words of ASCII characters.

@@ -17,7 +17,7 @@ import numpy as np
 from fewtokens.measure.files import write_together, write_whole
 from fewtokens.measure.progress import progress_bar
 
-from .captions import caption_clip
+from .captions import caption_clip, tokenizer_file
 from .clips import RATE, Clip, compose_clip, compose_pair, compose_single, render_clip
 from .textures import load_textures
 
@@ -47,6 +47,8 @@ def write_msrvtt(
 ) -> None:
     """Writes `MSRVTT_data.json`, both csv files of the split 1k-A, and `MSRVTT_Videos/ID.mp4` below `out`.
 
+    Beside them, `captions.bpe.gz` is a tokenizer's file with every word of the captions.
+
     A clip depends on the seed, the kind, its split and its number alone: a larger data set begins with the smaller one.
     Videos that are there stay as they are, so that a second call goes on where the first was interrupted; another
     seed, kind or size needs another folder.
@@ -69,7 +71,8 @@ def write_msrvtt(
     _claim(Path(out) / 'clips.json', dict(kind=kind, size=size, seed=seed))
     jobs = [(kind, split, number) for split, count in counts.items() for number in range(count)]
     entries = list(_with_progress(partial(_write_number, folder, size, seed), jobs, processes))
-    write_together(_annotations([entry for part in entries for entry in part], Path(out)))
+    annotations = _annotations([entry for part in entries for entry in part], Path(out))
+    write_together({**annotations, Path(out) / 'captions.bpe.gz': tokenizer_file()})
 
 
 def describe(kind: str, split: str, number: int, seed: int = 0) -> Iterator[tuple[str, Clip, list[str]]]:

@@ -1,5 +1,6 @@
 """Captioned clips: what is drawn, what is said, what is written."""
 
+import gzip
 import json
 import re
 from collections import Counter
@@ -142,6 +143,11 @@ def test_bad_settings_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         write_msrvtt(tmp_path / 'new', **{'counts': dict(test=1), **options})
     assert not (tmp_path / 'new').exists()
+
+
+def test_the_shipped_tokenizer_is_the_one_that_is_written_beside_the_clips(written):
+    shipped = json.loads((DEMO / 'clip_clips.json').read_text())['text_cfg']['tokenizer_kwargs']['bpe_path']
+    assert gzip.decompress((written / 'captions.bpe.gz').read_bytes()) == gzip.decompress((DEMO / shipped).read_bytes())
 
 
 def test_the_tokenizer_knows_every_word():

@@ -2,6 +2,7 @@ import pickle
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_sizes_and_lengths(tmp_path, size, n):
 
 
 @pytest.mark.parametrize('suffix', ['.ts', '.avi'])
-def test_containers_that_are_left_to_pyav(tmp_path, suffix):
+def test_containers_that_decord_refuses(tmp_path, suffix):
     path = write_video(tmp_path / f'clip{suffix}', moving_frames(60), bf='3', g='20')
     expected = sequential(path)
     assert np.array_equal(open_video(path).frames([50, 0, 25, 59]), expected[[50, 0, 25, 59]])
@@ -77,7 +78,7 @@ def test_containers_that_are_left_to_pyav(tmp_path, suffix):
         open_video(path, 'decord')
 
 
-def test_open_groups_are_left_to_pyav(tmp_path):
+def test_open_groups_that_decord_refuses(tmp_path):
     path = write_video(tmp_path / 'clip.mp4', moving_frames(70), **WRITINGS['open_groups'])
     with pytest.raises(VideoError, match='clip.mp4: decord cannot seek exactly in its open groups'):
         open_video(path, 'decord')
@@ -273,10 +274,20 @@ def test_wrong_calls(tmp_path):
             open_video(path, decoder).frames([])
 
 
-@pytest.mark.parametrize('missing', DECODERS)
-def test_missing_decoder(tmp_path, monkeypatch, missing):
+@pytest.mark.parametrize(('decoder', 'module', 'extra'), [('pyav', 'av', 'video'), ('decord', 'decord', 'decord')])
+def test_missing_decoder(tmp_path, monkeypatch, decoder, module, extra):
     path = write_video(tmp_path / 'clip.mp4', moving_frames(5))
-    monkeypatch.setitem(sys.modules, {'decord': 'decord', 'pyav': 'av'}[missing], None)
-    assert open_video(path).frames([0, 4]).shape == (2, 48, 64, 3)
-    with pytest.raises(ImportError, match=r'fewtokens\[video\]'):
-        open_video(path, missing)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf'fewtokens\[{extra}\]'):
+        open_video(path, decoder)
+
+
+def test_auto_is_pyav_whatever_the_file_and_whatever_is_installed(tmp_path, monkeypatch):
+    paths = [write_video(tmp_path / f'clip{suffix}', moving_frames(5)) for suffix in ('.mp4', '.mkv', '.avi')]
+    pictures = [open_video(path, 'pyav').frames([0, 4]) for path in paths]
+    monkeypatch.setitem(sys.modules, 'decord', SimpleNamespace())
+    for path, expected in zip(paths, pictures):
+        assert np.array_equal(open_video(path).frames([0, 4]), expected)
+    monkeypatch.setitem(sys.modules, 'av', None)
+    with pytest.raises(ImportError, match='PyAV is missing'):
+        open_video(paths[0])

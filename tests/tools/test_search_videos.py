@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from disk import room_for
 from videos import moving_frames, write_video
 
+from fewtokens.retrieval.decode import open_video
 from fewtokens.search.index_files import read_manifest
 from fewtokens.search.indexing import encode_videos, find_videos
 from fewtokens.search.model import build, from_config, make_loader
@@ -191,6 +193,20 @@ def test_unreadable_videos(main, folder, model, tmp_path, capsys):
     assert re.search(r'cut.mp4: .*\n.*empty.webm: the file is empty', out)
     main('index', folder, *where, '--skip-unreadable')
     assert '2 unreadable videos left out:' in capsys.readouterr().out
+
+
+def test_a_video_that_takes_too_long_is_unreadable(main, folder, model, tmp_path, capsys, monkeypatch):
+    def hangs_at_b(path, decoder):
+        return time.sleep(1000) if path.endswith('b.mp4') else open_video(path, decoder)
+
+    monkeypatch.setattr('fewtokens.retrieval.transforms.open_video', hangs_at_b)
+    where = ['--index', tmp_path / 'index', '--workers', 1, '--time-limit', 1]
+    late = rf'{folder}/b.mp4: was not decoded within 1 s \(--time-limit\)'
+    with pytest.raises(ValueError, match=f'{late}; --skip-unreadable leaves such videos out and counts them'):
+        main('index', folder, *model, *where)
+    main('index', folder, *model, *where, '--skip-unreadable')
+    out = capsys.readouterr().out
+    assert '4 videos; 4 new' in out and re.search(f'1 unreadable videos left out:\n  {late}', out)
 
 
 ODD = '\x1b]0;title\x07\x1b[2J\n\u202e\x9b\udcff.mp4'

@@ -12,7 +12,7 @@ from ..retrieval.medoid_picture import draw_medoids, find_medoids
 from ..retrieval.model import ClipPreprocessor
 from ..retrieval.transforms import resize
 from ..video import VideoEncoder
-from ..video.clip_models import build_clip, load_pretrained
+from ..video.clip_models import build_clip, load_pretrained, trained_options
 from ..video.clustered import VideoPlugin
 from ..video.sampling import sample_frames
 from .options import at_least
@@ -34,8 +34,7 @@ def main() -> None:
     plugin = VideoPlugin.parse(args.plugin)
     video = open_video(args.video)
     torch.manual_seed(0)  # for random weights
-    # OpenAI's weights were trained with the quick form of GELU.
-    clip = build_clip(args.clip, **dict(quick_gelu=True) if args.pretrained == 'openai' else {}).eval()
+    clip = build_clip(args.clip, **trained_options(args.clip, args.pretrained)).eval()
     if args.pretrained:
         load_pretrained(clip, args.clip, args.pretrained)
     encoder = VideoEncoder(clip.visual, plugin.clustering, plugin.after)

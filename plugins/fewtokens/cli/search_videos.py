@@ -11,6 +11,7 @@ from mmengine.dist import is_main_process
 from ..measure.files import shown
 from ..search import model as search_model
 from ..search.contact_sheet import write_contact_sheet
+from ..search.decoding import TIME_LIMIT
 from ..search.index import VideoIndex, check_model
 from ..search.processes import join
 from .options import CfgOptions, at_least, usable_device
@@ -33,7 +34,10 @@ def parse_args() -> argparse.Namespace:
     text = f'clusters tokens, such as "{example}"; may be repeated'
     index.add_argument('--plugin', action='append', default=[], help=text)
     index.add_argument('--batch', type=at_least(1), default=8, help='videos encoded together')
-    index.add_argument('--workers', type=at_least(0), default=2, help='processes that decode')
+    text = 'processes that decode; 0: this one, where nothing ends a decoder that hangs'
+    index.add_argument('--workers', type=at_least(0), default=2, help=text)
+    text = f'seconds to decode a video, {TIME_LIMIT:g} if left out; one that takes longer counts as unreadable'
+    index.add_argument('--time-limit', type=at_least(1), default=TIME_LIMIT, help=text)
     index.add_argument('--skip-unreadable', action='store_true', help='leave damaged videos out and count them')
     index.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torchrun and torch.distributed.launch pass it.
@@ -61,6 +65,7 @@ def index_folder(args: argparse.Namespace) -> None:
     update = index.update(
         args.folder, model.encode_video, search_model.make_loader(described), described,
         batch=args.batch, workers=args.workers, skip_unreadable=args.skip_unreadable,
+        time_limit=args.time_limit,
     )  # fmt: skip
     if not is_main_process():
         return

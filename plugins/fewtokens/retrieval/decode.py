@@ -1,4 +1,4 @@
-"""Frames of a video file, read by decord or PyAV."""
+"""Frames of a video file, read by PyAV or decord."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +12,8 @@ from ..measure.files import UnreadableError, shown
 from .orientation import IDENTITY, Matrix, display_matrix, is_upright, upright
 
 DECODERS = ('auto', 'decord', 'pyav')
+DEFAULT = 'pyav'
+"""What 'auto' stands for: exact in every file that it reads, and maintained."""
 # In other containers, such as MPEG-TS and AVI, decord's seeking ends at wrong frames.
 _DECORD_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm')
 
@@ -35,7 +37,7 @@ def open_video(path: str | os.PathLike, decoder: str = 'auto') -> Reader:
     """Opens a video file.
 
     Args:
-        decoder: 'decord', 'pyav', or 'auto': decord where it is installed and reads the file rightly, else PyAV.
+        decoder: 'pyav', 'decord', which refuses files whose frames it would get wrong, or 'auto', the default one.
 
     Raises:
         VideoError: the file is missing, empty, damaged, or without a video stream or frames.
@@ -48,15 +50,7 @@ def open_video(path: str | os.PathLike, decoder: str = 'auto') -> Reader:
         raise VideoError(f'{shown(path)}: {"is not a file" if path.exists() else "there is no such video"}')
     if path.stat().st_size == 0:
         raise VideoError(f'{shown(path)}: the file is empty')
-    if decoder != 'auto':
-        return {'decord': _DecordReader, 'pyav': _PyAVReader}[decoder](path)
-    try:
-        return _DecordReader(path)
-    except (VideoError, ImportError) as error:
-        try:
-            return _PyAVReader(path)
-        except ImportError:
-            raise error from None
+    return {'decord': _DecordReader, 'pyav': _PyAVReader}[DEFAULT if decoder == 'auto' else decoder](path)
 
 
 class _DecordReader:
@@ -64,7 +58,7 @@ class _DecordReader:
         try:
             import decord
         except ImportError as error:
-            raise ImportError('the decoder decord is missing: pip install "fewtokens[video]"') from error
+            raise ImportError('the decoder decord is missing: pip install "fewtokens[decord]"') from error
         if path.suffix.lower() not in _DECORD_SUFFIXES:
             raise VideoError(f"{shown(path)}: decord cannot seek exactly in this format; decoder='pyav' can")
         problem = _beyond_decord(path)

@@ -10,6 +10,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from .decoding import TIME_LIMIT, Load
 from .index_files import (
     Manifest,
     VideoFile,
@@ -83,12 +84,13 @@ class VideoIndex:
         self,
         folder: Path,
         encode: Callable[[list[Tensor]], Tensor],
-        load: Callable[[dict[str, Any]], dict[str, Any]],
+        load: Load,
         model: dict[str, Any],
         batch: int = 8,
         workers: int = 2,
         skip_unreadable: bool = False,
         progress: bool = True,
+        time_limit: float = TIME_LIMIT,
     ) -> Update:
         """Encodes what is new or changed in a folder and forgets what is gone.
 
@@ -105,6 +107,8 @@ class VideoIndex:
             workers: processes that decode; 0 decodes in this one.
             skip_unreadable: remember videos that can't be read and leave them out until they change; else the first
                 is an error, and remembered ones are tried again.
+            time_limit: seconds after which a video that is still being decoded is one that can't be read; there is
+                none without workers.
 
         Raises:
             FileNotFoundError: there is no folder, or no video in it.
@@ -124,7 +128,7 @@ class VideoIndex:
             share = to_do[processes.rank :: processes.number]
             encode_videos(
                 *(folder, share, encode, load, lambda encoded: write_shard(self.path, encoded)),
-                *(batch, workers, skip_unreadable, progress and processes.rank == 0),
+                *(batch, workers, skip_unreadable, progress and processes.rank == 0, time_limit),
             )
             processes.wait()
             update = processes.on_first(lambda: self._merge(videos))

@@ -1,17 +1,17 @@
 """Videos of a folder through an encoder, a shard at a time."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..measure.progress import progress_bar
-from ..retrieval.decode import VideoError
 from ..retrieval.video_files import SUFFIXES, walk
+from .decoding import TIME_LIMIT, Load, decode_videos
 from .index_files import Encoded, VideoFile
 
 SHARD = 64
@@ -53,58 +53,50 @@ def encode_videos(
     folder: Path,
     files: Sequence[VideoFile],
     encode: Callable[[list[Tensor]], Tensor],
-    load: Callable[[dict[str, Any]], dict[str, Any]],
+    load: Load,
     commit: Callable[[list[Encoded]], None],
     batch: int = 8,
     workers: int = 2,
     skip_unreadable: bool = False,
     progress: bool = True,
+    time_limit: float = TIME_LIMIT,
 ) -> None:
-    """Decodes videos in `workers` processes (0: in this one), encodes them, and commits what is done now and then.
+    """Decodes videos in `workers` processes, encodes them, and commits what is done now and then.
 
-    When something fails, what was encoded until then is committed first.
+    When something fails, what was encoded until then is committed first. A video that takes longer than the time limit,
+    in seconds, or crashes the decoder, is one that can't be read. Without workers it is decoded in this process, and
+    would hang or crash it.
 
     Raises:
-        ValueError: a video can't be read and `skip_unreadable` is off, or an embedding isn't finite.
+        ValueError: a video can't be read and `skip_unreadable` is off, an embedding isn't finite, or memory ran out.
     """
     if not files:
         return
-    videos = DataLoader(_Videos(folder, files, load), batch, num_workers=workers, collate_fn=list)
+    videos = decode_videos([folder / file.name for file in files], load, workers, time_limit, 2 * batch * workers)
     done: list[Encoded] = []
-    seen = 0
-    with progress_bar(len(files)) if progress else nullcontext() as bar:
+    with closing(videos), progress_bar(len(files)) if progress else nullcontext() as bar:
         try:
-            for decoded in videos:
-                done += _encode(files[seen : seen + len(decoded)], decoded, encode, skip_unreadable)
-                seen += len(decoded)
+            for start in range(0, len(files), batch):
+                decoded = list(islice(videos, batch))
+                done += _encode(files[start : start + batch], decoded, encode, skip_unreadable)
                 if len(done) >= SHARD:
                     commit(done)
                     done = []
                 if bar:
                     bar.update(len(decoded))
-        except ImportError as error:
-            # A decoding process adds its traceback.
-            raise ImportError(str(error).strip().rpartition('\n')[2]) from error
-        except RuntimeError as error:
-            if 'DataLoader worker' not in str(error):
-                raise
-            raise ValueError(
-                f'a decoding process died: too little memory, or {files[seen].name!r} or one of the next '
-                f'{batch * max(1, workers) * 2} videos crashes the decoder ({error})'
-            ) from error
         finally:
             if done:
                 commit(done)
 
 
 def _encode(
-    files: Sequence[VideoFile], decoded: list[Tensor | str], encode: Callable[[list[Tensor]], Tensor], skip: bool
+    files: Sequence[VideoFile], decoded: list[np.ndarray | str], encode: Callable[[list[Tensor]], Tensor], skip: bool
 ) -> list[Encoded]:
     """The embeddings of a batch; a video that could not be decoded comes as the reason."""
     problems = [item for item in decoded if isinstance(item, str)]
     if problems and not skip:
         raise ValueError(f'{problems[0]}; --skip-unreadable leaves such videos out and counts them')
-    frames = [item for item in decoded if not isinstance(item, str)]
+    frames = [torch.from_numpy(item).permute(0, 3, 1, 2).contiguous() for item in decoded if not isinstance(item, str)]
     with torch.no_grad():
         embeddings = iter(encode(frames).float().cpu().numpy() if frames else ())
     encoded = []
@@ -117,20 +109,3 @@ def _encode(
             raise ValueError(f'the embedding of {file.name!r} is not finite: the model or its weights are broken')
         encoded.append(Encoded(file, embedding))
     return encoded
-
-
-class _Videos(Dataset):
-    """Frames [T, 3, H, W] uint8 of each video, or the reason why there are none."""
-
-    def __init__(self, folder: Path, files: Sequence[VideoFile], load: Callable) -> None:
-        self.folder, self.files, self.load = folder, files, load
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor | str:
-        try:
-            frames = self.load(dict(video_path=str(self.folder / self.files[index].name)))['frames']
-        except (VideoError, OSError) as error:
-            return str(error)
-        return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()

@@ -15,7 +15,7 @@ from ..openmmlab.config import load_config
 from ..openmmlab.hook import plugin_lines
 from ..openmmlab.model import build_model, without_pretrained
 from ..retrieval.model import ClipRetrieval
-from ..video.clip_models import load_pretrained, read_config
+from ..video.clip_models import load_pretrained, read_config, trained_options
 from ..video.settings import parse_clustering
 
 LOADING = ('frames', 'how', 'rate', 'size')
@@ -60,10 +60,7 @@ def from_clip(name: str, pretrained: str) -> dict[str, Any]:
     described = open_clip.get_model_config(name)
     if described is None:
         raise ValueError(f'open_clip has no model {name!r}; it has {", ".join(open_clip.list_models())}')
-    clip = dict(name=name, pretrained=pretrained)
-    # Weights trained with the quick form of GELU, such as OpenAI's, are wrong with the exact one.
-    if (open_clip.get_pretrained_cfg(name, pretrained) or {}).get('quick_gelu', False):
-        clip['quick_gelu'] = True
+    clip = dict(name=name, pretrained=pretrained, **trained_options(name, pretrained))
     model = dict(type=ClipRetrieval.__name__, clip=clip)
     return _setting(model, dict(size=described['vision_cfg'].get('image_size', 224)), None)
 

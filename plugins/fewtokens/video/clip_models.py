@@ -34,6 +34,13 @@ def build_clip(name: str | None = None, config: str | dict[str, Any] | None = No
     return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**settings)
 
 
+def trained_options(name: str, pretrained: str | None) -> dict[str, Any]:
+    """What `build_clip` must be told for some of open_clip's weights, by their tag; nothing for a file."""
+    # Weights trained with the quick form of GELU, such as OpenAI's, are wrong with the exact one.
+    quick = pretrained and (_open_clip().get_pretrained_cfg(name, pretrained) or {}).get('quick_gelu', False)
+    return dict(quick_gelu=True) if quick else {}
+
+
 @contextmanager
 def _random_on_purpose() -> Iterator[None]:
     """open_clip's warning of random weights, which goes to the root logger, is left out."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import k_medoids, spectral_medoids
+from ..ops.labels import sum_by_label
 from ..ops.precision import in_float32
 from .frames import group_segments, shift_channels
 
@@ -193,9 +194,9 @@ class SegmentClustering(nn.Module):
         if self.algorithm == 'sparse_sampling':
             parts = torch.arange(count, device=patches.device) * self.clusters // count
             kept = patches[:, self._sample(count).to(patches.device)]
-            return kept, _member_sums(sizes[:, :, None], parts.expand_as(sizes), self.clusters)[:, :, 0]
+            return kept, sum_by_label(sizes[:, :, None], parts.expand_as(sizes), self.clusters)[:, :, 0]
         medoids, labels = self.medoids(patches, frames, grid)
-        kept_sizes = _member_sums(sizes[:, :, None], labels, self.clusters)
+        kept_sizes = sum_by_label(sizes[:, :, None], labels, self.clusters)
         if self.aggregate == 'medoid':
             return patches.gather(1, medoids[:, :, None].expand(-1, -1, patches.shape[2])), kept_sizes[:, :, 0]
         return _member_means(patches, labels, self.clusters), kept_sizes[:, :, 0]
@@ -295,11 +296,5 @@ def _frame_means(tokens: Tensor) -> Tensor:
 
 @in_float32
 def _member_means(values: Tensor, labels: Tensor, clusters: int) -> Tensor:
-    """[G, K, D]: the mean of each cluster's members, as `_member_sums`; a sum is beyond float16 from 65504 on."""
-    return _member_sums(values, labels, clusters) / _member_sums(torch.ones_like(values[..., :1]), labels, clusters)
-
-
-def _member_sums(values: Tensor, labels: Tensor, clusters: int) -> Tensor:
-    """[G, K, D]: the sum over each cluster's members of values [G, N, D], for labels [G, N]."""
-    sums = values.new_zeros(len(values), clusters, values.shape[2])
-    return sums.scatter_add(1, labels[:, :, None].expand_as(values), values)
+    """[G, K, D]: the mean of each cluster's members; a sum is beyond float16 from 65504 on."""
+    return sum_by_label(values, labels, clusters) / sum_by_label(torch.ones_like(values[..., :1]), labels, clusters)
