@@ -202,6 +202,18 @@ def test_report(run, folder, tmp_path):
     assert alone.returncode == 0 and metrics_of(tmp_path / 'test') == pytest.approx(rows[PLUGIN]['metrics'])
 
 
+def test_a_reducer_of_images_on_each_frame(run, folder, tmp_path):
+    plugin = ['--plugin', 'SharedUpdate(after=1, grid=2)']
+    result = run('test.py', folder / 'tiny_clip.py', folder / 'tiny_clip.pth', *plugin, '--work-dir', tmp_path / 'test')
+    assert result.returncode == 0, result.err
+    assert '16 tokens became 4 after block 1' in result.out and '% saved' in result.out
+    plugins = [*plugin, '--plugin', PLUGIN, '--rounds', 1, '--out', tmp_path / 'report']
+    result = run('tradeoff.py', folder / 'tiny_clip.py', folder / 'tiny_clip.pth', *plugins)
+    assert result.returncode == 0, result.err
+    rows = {row['name']: row for row in json.loads((tmp_path / 'report/tradeoff.json').read_text())['rows']}
+    assert rows[plugin[1]]['macs'] < rows['host']['macs']
+
+
 def test_a_models_own_clustering_and_temporal_module(run, folder, tmp_path):
     """Trained with them, evaluated with them, and in a report a row beside the model without."""
     text = "SegmentClustering(segments=2, clusters=5, algorithm='spectral', after=1)"
@@ -242,6 +254,6 @@ def test_bad_input_is_one_line(run, fails, folder, tmp_path):
     fails('train.py', config, *gone, 'train_dataloader.dataset.pairs=False', message='the data set wants pairs=True')
     fails('train.py', config, *gone, 'model.clip.pretrained=none.pt', message="'none.pt' is no file of weights")
     fails('tradeoff.py', config, checkpoint, '--half-resolution', '--out', tmp_path / 'r', message='is for images')
-    fails('test.py', config, checkpoint, '--plugin', 'Hourglass(1, 2)', message='ClipRetrieval')
+    fails('test.py', config, checkpoint, '--plugin', 'Hourglass(9, 2)', message='after=9 must be between')
     fails('test.py', config, checkpoint, '--plugin', PLUGIN.replace('after=1', 'after=9'), message='after=9')
     fails('test.py', config, checkpoint, *gone, 'model.clip.config.embed_dim=8', message='of another architecture')

@@ -9,6 +9,7 @@ from fewtokens.openmmlab.registry import build_reducer, parse_plugin
 from fewtokens.plugin import attach_plugin
 from fewtokens.retrieval.model import ClipRetrieval
 from fewtokens.video.clustered import VideoPlugin, own_clustering
+from fewtokens.video.encoder import VideoEncoder
 
 CLIP = dict(
     embed_dim=16,
@@ -72,11 +73,33 @@ def test_schedule():
     assert repr(parse_plugin(text)) == text
 
 
+@torch.no_grad()
+def test_images_reducers_reduce_each_frame():
+    model = make()
+    video = torch.randn(2, 3, 3, 32, 32)
+    host = model(video)
+    with attach_plugin(model, parse_plugin('SharedUpdate(after=1, grid=2)')) as attachment:
+        given = model(video)
+        (encoder,) = (module for module in model.modules() if isinstance(module, VideoEncoder))
+        frames = encoder.visual(video.flatten(0, 1)).unflatten(0, (2, 3))
+        assert attachment.passes == 2 and attachment.token_counts[1] == 4
+    assert given.shape == host.shape and not torch.allclose(given, host, atol=1e-5)
+    units = torch.nn.functional.normalize(frames, dim=2).mean(dim=1)
+    torch.testing.assert_close(given, torch.nn.functional.normalize(units, dim=1))
+    assert torch.equal(model(video), host)
+
+
+@torch.no_grad()
+def test_a_reducer_and_a_clustering_at_once_are_refused():
+    model = make()
+    with attach_plugin(model, parse_plugin(TEXT)), attach_plugin(model, parse_plugin('SharedUpdate(after=1, grid=2)')):
+        with pytest.raises(ValueError):
+            model(torch.randn(2, 3, 3, 32, 32))
+
+
 def test_bad_plugins():
     with pytest.raises(ValueError, match='Linear has 0 video encoders'):
         attach_plugin(nn.Linear(1, 1), parse_plugin(TEXT))
-    with pytest.raises(ValueError, match='known backbone'):
-        attach_plugin(make(), parse_plugin('Hourglass(after=1, grid=2)'))
     with pytest.raises(ValueError, match="no option 'segment'"):
         parse_plugin('SegmentClustering(segment=2)')
     with pytest.raises(ValueError, match='for videos SegmentClustering'):
