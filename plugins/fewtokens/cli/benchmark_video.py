@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from ..measure.files import write_json
-from ..measure.training import add_training_peaks
+from ..measure.training import training_rows
 from ..measure.variants import benchmark_rows, environment_of, make_variants
 from ..report.table import format_table
 from ..video import VideoEncoder
@@ -40,12 +40,13 @@ def main() -> None:
     print(f'{args.clip}, {args.batch} clips of {args.frames} x {size[0]} x {size[1]}, {args.dtype}; figures of a clip')
     print(format_table(rows))
     if args.training:
-        add_training_peaks(rows, encoder.train(), variants, video)
-        measured = [row for row in rows if row['training_peak_mib']]
+        rows = training_rows(rows, encoder.train(), variants, video)
+        measured = [row for row in rows if row.training_peak_mib]
         for row in measured:
-            saved = 1 - row['training_peak_mib'] / measured[0]['training_peak_mib']
-            figure = f'{row["training_peak_mib"]:.0f} MiB, {saved:.0%} less than {measured[0]["name"]}'
-            print(f'{row["name"]}: a training step takes {figure}')
+            saved = 1 - row.training_peak_mib / measured[0].training_peak_mib
+            figure = f'{row.training_peak_mib:.0f} MiB, {saved:.0%} less than {measured[0].name}'
+            print(f'{row.name}: a training step takes {figure}')
     if args.json:
         settings = dict(clip=args.clip, weights='random', rounds=args.rounds, warmup=args.warmup)
-        write_json(args.json, dict(environment=environment_of(video, **settings), rows=rows))
+        figures = [row.as_json() for row in rows]
+        write_json(args.json, dict(environment=environment_of(video, **settings), rows=figures))

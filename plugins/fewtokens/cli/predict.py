@@ -9,7 +9,7 @@ from ..measure.variants import make_variants
 from ..openmmlab.config import load_config
 from ..openmmlab.model import build_model
 from ..openmmlab.predictions import predict_folder
-from .config import choose_reducers
+from .config import choose_reducers, host_config
 from .options import add_plugin_options, make_parser, usable_device
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(args.config, args.cfg_options)
     variants = make_variants(choose_reducers(config, args.plugin))
-    model = build_model(config, args.checkpoint, args.device)
+    model = build_model(host_config(config), args.checkpoint, args.device)
     predictions, unreadable = predict_folder(config, model, variants, args.folder, args.out, args.skip_unreadable)
     medians = np.median([prediction.milliseconds for prediction in predictions], axis=0)
     for variant, milliseconds in zip(variants, medians):

@@ -128,7 +128,7 @@ def effect(reduction: Reduction | Clustered, model: nn.Module, image: Tensor | N
 
 def _reduced_macs(reduction: Reduction, model: nn.Module, image: Tensor) -> list[int]:
     variants = [Variant(HOST, sdpa=False), Variant(str(reduction.reducer), reduction.reducer, sdpa=False)]
-    return [row['macs'] for row in count_rows_cheaply(model, variants, image)]
+    return [row.macs for row in count_rows_cheaply(model, variants, image)]
 
 
 def _clustered_macs(clustered: Clustered, model: nn.Module) -> tuple[int, int]:
@@ -137,7 +137,7 @@ def _clustered_macs(clustered: Clustered, model: nn.Module) -> tuple[int, int]:
     encoder = find_encoder(model)
     with encoder.using(None):
         host = count_macs(model, inputs)
-    with encoder.using(clustered.reducer.clustering, clustered.reducer.after):
+    with encoder.using(clustered.clustering, clustered.reducer.after):
         return host, count_macs(model, inputs)
 
 
