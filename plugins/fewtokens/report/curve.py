@@ -1,6 +1,7 @@
 """The accuracy–speed curve of a report."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def plot_curve(rows: Sequence[ReportRow], headline: str) -> Figure:
         above = number % 2 == 0
         height = row.metrics[headline] + (beyond if above else -below)
         close_up.annotate(
-            row.label,
+            textwrap.fill(row.label, 24),
             (row.speedup, height),
             xytext=(0, 6 if above else -6),
             textcoords='offset points',
@@ -53,7 +54,7 @@ def plot_curve(rows: Sequence[ReportRow], headline: str) -> Figure:
             fontsize=9,
         )
     all_rows.set_title('all rows', fontsize=10)
-    close_up.set_title(f'within {NEAR} points of the host; labels are settings, in their order', fontsize=10)
+    close_up.set_title(f'within {NEAR} points of the host; labels are settings', fontsize=10)
     all_rows.legend(fontsize=9)
     return figure
 
