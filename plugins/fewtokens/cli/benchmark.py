@@ -10,7 +10,7 @@ from ..openmmlab.config import load_config
 from ..openmmlab.model import build_model
 from ..report.table import format_table
 from .config import choose_reducers, host_config
-from .options import add_plugin_options, at_least, make_parser, usable_device
+from .options import add_plugin_options, add_timing_options, at_least, make_parser
 
 
 def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> list[Row]:
@@ -34,13 +34,8 @@ def main() -> None:
     parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), default=(640, 640), help='of the input')
     add_plugin_options(parser)
     parser.add_argument('--macs-only', action='store_true', help='count, without weights or inputs in memory')
-    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
-    parser.add_argument('--batch', type=at_least(1), default=1)
-    parser.add_argument('--threads', type=at_least(1), help='CPU threads')
-    parser.add_argument('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--rounds', type=at_least(1), default=10)
-    parser.add_argument('--warmup', type=at_least(0), default=2)
-    parser.add_argument('--json', help='file for the figures')
+    parser.add_argument('--batch', type=at_least(1), default=1, help='images at a time')
+    add_timing_options(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

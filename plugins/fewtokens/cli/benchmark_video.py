@@ -11,22 +11,17 @@ from ..report.table import format_table
 from ..video import VideoEncoder
 from ..video.clip_models import build_clip
 from ..video.clustered import VideoPlugin
-from .options import add_plugin_options, at_least, usable_device
+from .options import HelpFormatter, add_plugin_options, add_timing_options, at_least
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument('--clip', default='ViT-B-32', help="a model of open_clip's, by name or a config file")
     add_plugin_options(parser)
     parser.add_argument('--frames', type=at_least(1), default=12, help='of each clip')
-    parser.add_argument('--batch', type=at_least(1), default=2, help='clips')
+    parser.add_argument('--batch', type=at_least(1), default=2, help='clips at a time')
     parser.add_argument('--training', action='store_true', help="a training step's peak memory as well")
-    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
-    parser.add_argument('--threads', type=at_least(1), help='CPU threads')
-    parser.add_argument('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--rounds', type=at_least(1), default=10)
-    parser.add_argument('--warmup', type=at_least(0), default=2)
-    parser.add_argument('--json', help='file for the figures')
+    add_timing_options(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
