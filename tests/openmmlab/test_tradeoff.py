@@ -50,6 +50,9 @@ def test_report_has_every_row_and_needs_nothing_from_outside(report):
     content = json.loads((out / 'tradeoff.json').read_text())
     assert [row['name'] for row in content['rows']] == names
     assert all(next(iter(row['metrics'])) == 'mIoU' for row in content['rows'])
+    measured = ['ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'speedup_p80', 'peak_mib']
+    figures = ['name', 'macs', 'params', *measured, 'failure', 'metrics', 'differences', 'intervals', 'finite']
+    assert all(list(row) == figures for row in content['rows'])
     assert content['environment']['test_images'] == 3 and content['environment']['threads'] >= 1
     with open(out / 'tradeoff.csv', newline='') as file:
         assert [row['name'] for row in csv.DictReader(file)] == names
