@@ -18,9 +18,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', help='folder to write, e.g. data/clips')
     parser.add_argument('--kind', choices=KINDS, default='clips', help='see above (default: clips)')
-    parser.add_argument('--training', type=at_least(0), default=0, help='number of training clips, or pairs')
-    parser.add_argument('--validation', type=at_least(0), default=0, help='number of those to choose a checkpoint by')
-    parser.add_argument('--test', type=at_least(0), default=300, help='number of those to report (default: 300)')
+    parser.add_argument('--training', type=at_least(0), default=0, help='training clips, or pairs (default: 0)')
+    parser.add_argument(
+        '--validation', type=at_least(0), default=0, help='those to choose a checkpoint by (default: 0)'
+    )
+    parser.add_argument('--test', type=at_least(0), default=300, help='those to report (default: 300)')
     parser.add_argument('--size', type=at_least(32), default=64, help='side of a frame in pixels (default: 64)')
     parser.add_argument('--seed', type=at_least(0), default=0, help='of the whole data set (default: 0)')
     parser.add_argument('--processes', type=at_least(1), default=1, help='draw at the same time (default: 1)')

@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--training', type=int, default=0, help='number of training scenes')
     parser.add_argument('--validation', type=int, default=100, help='number of held-out scenes')
     parser.add_argument('--size', type=int, default=256, help='side of a scene in pixels')
-    parser.add_argument('--seed', type=at_least(0), default=0)
+    parser.add_argument('--seed', type=at_least(0), default=0, help='of the whole data set')
     return parser.parse_args()
 
 

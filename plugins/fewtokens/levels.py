@@ -8,9 +8,8 @@ from typing import Any, Optional
 from torch import Tensor
 
 from .hosts import AttentionContext, Layout
+from .ops.grid import Grid
 from .reducers import Reduced, Reducer
-
-Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)

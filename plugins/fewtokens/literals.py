@@ -1,6 +1,7 @@
 """Settings written like Python calls, for command lines. Nothing is evaluated."""
 
 import ast
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +26,11 @@ def read_call(text: str, example: str) -> tuple[str, list[Any], dict[str, Any]]:
     return call.func.id, positional, options
 
 
-def call_with(cls: Callable, options: dict[str, Any]) -> Any:
+def call_with(cls: Callable, options: dict[str, Any], name: str | None = None) -> Any:
     """Calls with these options.
+
+    Args:
+        name: as a setting calls it; its own if left out.
 
     Raises:
         ValueError: an option that there is not, one that is missing, or one of the wrong type.
@@ -40,8 +44,19 @@ def call_with(cls: Callable, options: dict[str, Any]) -> Any:
     missing = [key for key, option in known.items() if option.default is option.empty and key not in options]
     if unknown or missing:
         wrong = f'has no option {unknown[0]!r}' if unknown else f'needs {", ".join(missing)}'
-        raise ValueError(f'{cls.__name__} {wrong}; its options are {", ".join(known)}')
+        raise ValueError(f'{name or cls.__name__} {wrong}; its options are {", ".join(known)}')
     try:
         return cls(**options)
     except TypeError as error:
-        raise ValueError(f'{cls.__name__} has an option of the wrong type among {options}: {error}') from error
+        raise ValueError(f'{name or cls.__name__} has an option of the wrong type among {options}: {error}') from error
+
+
+def changed_options(settings: Any) -> dict[str, Any]:
+    """What a dataclass's call has to say: the options that have no default, or another value than theirs."""
+    options = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        made = field.default_factory is not dataclasses.MISSING
+        if field.init and value != (field.default_factory() if made else field.default):
+            options[field.name] = value
+    return options

@@ -1,11 +1,13 @@
 """What can be put on a model and taken off again: reducers of an image's tokens, clusterings of a video's."""
 
+import inspect
 from typing import Any, Protocol
 
 from torch import nn
 
 from .attach import attach
 from .attachment import Attachment
+from .literals import changed_options
 from .reducers import Reducer
 
 
@@ -14,6 +16,10 @@ class Attaches(Protocol):
 
     after: Any
     """The block, or blocks, after which it begins."""
+    kind: str
+    """The method, as a legend names it."""
+    label: str
+    """The settings in short."""
 
     def attach_to(self, model: nn.Module) -> Attachment:
         """Puts it on a model until the attachment is removed; a ValueError says why it doesn't fit."""
@@ -21,7 +27,36 @@ class Attaches(Protocol):
 
 Plugin = Reducer | Attaches
 
+SHORT_NAMES = dict(temperature='T')
+
 
 def attach_plugin(model: nn.Module, plugin: Plugin) -> Attachment:
     """Puts a plugin of either kind on a model; raises what `attach` or its own `attach_to` does."""
     return plugin.attach_to(model) if hasattr(plugin, 'attach_to') else attach(model, plugin)
+
+
+def kind_of(plugin: Plugin) -> str:
+    """The method, as a legend names it."""
+    return type(plugin).__name__ if isinstance(plugin, Reducer) else plugin.kind
+
+
+def label_of(plugin: Plugin) -> str:
+    """The settings in short: those without a default by value alone, others by name where they differ from theirs."""
+    if not isinstance(plugin, Reducer):
+        return plugin.label
+    needed = {
+        name for name, option in inspect.signature(type(plugin)).parameters.items() if option.default is option.empty
+    }
+    return ', '.join(
+        _short(value) if name in needed else f'{SHORT_NAMES.get(name, name)}={_short(value)}'
+        for name, value in changed_options(plugin).items()
+    )
+
+
+def _short(value: Any) -> str:
+    """A square grid by its side; places in a model are never two that are equal."""
+    if not isinstance(value, tuple):
+        return str(value)
+    if len(value) == 2 and isinstance(value[0], int) and value[0] == value[1]:
+        return str(value[0])
+    return f'({", ".join(map(_short, value))})'

@@ -1,10 +1,13 @@
+import copy
+
 import pytest
 from mmengine.config import Config
 
 import fewtokens
-from fewtokens.cli.config import add_plugin, choose_reducers
+from fewtokens.cli.config import add_plugin, choose_reducers, host_config
 from fewtokens.openmmlab import FewTokensHook
 from fewtokens.openmmlab.hook import plugin_lines
+from fewtokens.video.clustered import VideoPlugin
 
 REDUCER = dict(type='AvgPool', after=2, grid=4)
 LINE = dict(type='FewTokensHook', reducer=REDUCER)
@@ -20,6 +23,30 @@ def test_tools_add_a_line_to_the_config_s_own_hooks():
         *others, line = config.custom_hooks
         assert others == list(hooks or []) and line.type == 'FewTokensHook'
         assert [(each.reducer, each.sdpa) for each in plugin_lines(config)] == [(fewtokens.AvgPool(2, 4), True)]
+
+
+@pytest.mark.parametrize(
+    'plugin, setting',
+    [
+        (fewtokens.Hourglass(2, (4, 3)), dict(type='Hourglass', after=2, grid=(4, 3))),
+        (
+            fewtokens.SharedUpdate((1, 2), (4, 3), size_bias=False),
+            dict(type='SharedUpdate', after=(1, 2), grid=((4, 4), (3, 3)), size_bias=False),
+        ),
+        (
+            VideoPlugin.parse('SegmentClustering(segments=(2, 1), clusters=5, after=(0, 1))'),
+            dict(type='SegmentClustering', segments=(2, 1), clusters=5, after=(0, 1)),
+        ),
+    ],
+)
+def test_a_plugin_goes_into_the_config_as_its_settings(plugin, setting, tmp_path):
+    config = Config(dict(custom_imports=dict(imports=['fewtokens.openmmlab'])))
+    add_plugin(config, plugin, False)
+    assert config.custom_hooks[0].reducer == setting
+    # As MMEngine keeps it beside a training's checkpoints.
+    config.dump(tmp_path / 'kept.py')
+    for kept in (config, Config.fromfile(tmp_path / 'kept.py')):
+        assert [line.reducer for line in plugin_lines(kept)] == [plugin]
 
 
 @pytest.mark.parametrize('where', ['custom', 'default'])
@@ -65,8 +92,10 @@ def test_tools_that_compare_find_lines_however_they_are_named(kind):
 )  # fmt: skip
 def test_a_retrieval_models_own_clustering_is_compared_as_it_is(clustering, after, text):
     config = Config(dict(model=dict(clustering=clustering, after=after)))
+    before = copy.deepcopy(config.to_dict())
     ((name, plugin),) = choose_reducers(config, []).items()
-    assert name == text == str(plugin) and plugin.after == after and config.model.clustering is None
+    assert name == text == str(plugin) and plugin.after == after
+    assert host_config(config).model.clustering is None and config.to_dict() == before
     stages = plugin.clustering if isinstance(plugin.clustering, list) else [plugin.clustering]
     assert [stage.segments for stage in stages] == [2, 1][: len(stages)]
     assert len(stages) < 2 or stages[1].size_bias == ('size_bias' in text)

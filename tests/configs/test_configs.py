@@ -41,7 +41,7 @@ def count(config, reducer):
     side = config.crop_size[0]
     model = build_model(config, device='meta')
     variants = [Variant(HOST, sdpa=False), Variant(FUSED), Variant('plugin', reducer)]
-    return [row['macs'] for row in count_rows(model, variants, torch.empty(1, 3, side, side, device='meta'))]
+    return [row.macs for row in count_rows(model, variants, torch.empty(1, 3, side, side, device='meta'))]
 
 
 def test_every_published_setting_has_a_config():
@@ -73,7 +73,7 @@ def test_swin_settings_are_the_published_ones(path):
     with DefaultScope.overwrite_default_scope(config.default_scope):
         backbone = MODELS.build(config.model.backbone).to('meta')
     variants = [Variant(HOST, sdpa=False), Variant(FUSED), Variant('plugin', reducer)]
-    macs = [row['macs'] for row in count_rows(backbone, variants, torch.empty(1, 3, 768, 1152, device='meta'))]
+    macs = [row.macs for row in count_rows(backbone, variants, torch.empty(1, 3, 768, 1152, device='meta'))]
     # 18 blocks in the third stage, after 4 in the first two, hold 0.73 of the backbone's MACs; no window is padded.
     clustered = (22 - reducer.after) / 18 * (1 - reducer.grid[0] ** 2 / 144)
     assert macs[0] == macs[1] and macs[2] / macs[0] == pytest.approx(1 - 0.73 * clustered, abs=0.01)

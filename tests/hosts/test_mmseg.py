@@ -28,7 +28,7 @@ def test_stock_configs_of_every_head(name):
     model = build_model(load_config(f'mmseg::{name}'), device='meta')
     plugins = dict(hourglass=fewtokens.Hourglass(4, 20), shared=fewtokens.SharedUpdate((2, 5), (24, 16)))
     rows = count_rows(model, make_variants(plugins), torch.empty(1, 3, CONFIGS[name], CONFIGS[name], device='meta'))
-    assert rows[0]['macs'] == rows[1]['macs'] > rows[2]['macs'] > 0 and rows[0]['macs'] > rows[3]['macs']
+    assert rows[0].macs == rows[1].macs > rows[2].macs > 0 and rows[0].macs > rows[3].macs
 
 
 @torch.no_grad()

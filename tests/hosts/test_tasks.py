@@ -59,4 +59,4 @@ def test_macs_of_models_with_and_without_fixed_shapes(name):
     rows = benchmark_rows(
         model, make_variants({'plugin': fewtokens.Hourglass(2, 4)}), torch.randn(1, 3, 224, 224), 1, 0
     )
-    assert rows[0]['macs'] == rows[1]['macs'] > rows[2]['macs']
+    assert rows[0].macs == rows[1].macs > rows[2].macs

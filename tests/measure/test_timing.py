@@ -1,23 +1,31 @@
-import time
+from contextlib import contextmanager
 
+import pytest
+
+from fewtokens.measure import timing
 from fewtokens.measure.timing import time_interleaved
 
 
-def test_speed_up_is_of_the_same_round():
-    clock = []
+def test_speed_up_is_of_the_same_round(monkeypatch):
+    """On a clock that runs by itself: the machine is twice as slow from round to round, and entering takes its time."""
+    now, turns = [0.0], []
 
-    class Context:
-        def __init__(self, seconds):
-            self.seconds = seconds
+    @contextmanager
+    def context(seconds):
+        turns.append(seconds)
+        now[0] += 100
+        yield
+        now[0] += 100
 
-        def __enter__(self):
-            clock.append(self.seconds)
+    def call():
+        now[0] += turns[-1] * 2 ** ((len(turns) - 1) // 2)
 
-        def __exit__(self, *exc):
-            time.sleep(0.01)
-
-    rows = {name: (lambda s=s: Context(s)) for name, s in dict(slow=0.02, fast=0.005).items()}
-    timings = time_interleaved(rows, lambda: time.sleep(clock[-1]), 'slow', rounds=4, warmup=1)
-    assert clock == [0.02, 0.005] * 5
-    assert timings['slow'].speedup == 1 and 2 < timings['fast'].speedup < 5
-    assert 20 <= timings['slow'].ms < 40 and timings['slow'].ms_p20 <= timings['slow'].ms <= timings['slow'].ms_p80
+    monkeypatch.setattr(timing.time, 'perf_counter', lambda: now[0])
+    rows = {name: (lambda s=s: context(s)) for name, s in dict(slow=0.5, fast=0.125).items()}
+    timings = time_interleaved(rows, call, 'slow', rounds=3, warmup=1)
+    assert turns == [0.5, 0.125] * 4
+    slow, fast = timings['slow'], timings['fast']
+    assert (slow.speedup, slow.speedup_p20, slow.speedup_p80) == (1, 1, 1)
+    assert (fast.speedup, fast.speedup_p20, fast.speedup_p80) == (4, 4, 4)
+    # Of 1, 2 and 4 seconds: the first, of the warm-up, is not counted.
+    assert (slow.ms, slow.ms_p20, slow.ms_p80) == pytest.approx((2000, 1400, 3200))

@@ -10,16 +10,17 @@ from fewtokens.report.table import format_table
 def test_rows_of_a_comparison():
     plugins = {'SharedUpdate(after=2, grid=4)': fewtokens.SharedUpdate(2, 4)}
     rows = benchmark_rows(segmenter(), make_variants(plugins, half=True), torch.randn(2, 3, 64, 64), rounds=2, warmup=1)
-    assert [row['name'] for row in rows] == [HOST, FUSED, 'SharedUpdate(after=2, grid=4)', HALF]
-    assert rows[0]['macs'] == rows[1]['macs'] > rows[2]['macs'] > rows[3]['macs']
-    assert rows[1]['speedup'] == 1 and all(row['ms'] > 0 and row['peak_mib'] > 0 for row in rows)
-    assert all(list(row)[:3] == ['name', 'macs', 'params'] and row['metrics'] == {} for row in rows)
+    assert [row.name for row in rows] == [HOST, FUSED, 'SharedUpdate(after=2, grid=4)', HALF]
+    assert rows[0].macs == rows[1].macs > rows[2].macs > rows[3].macs
+    assert rows[1].speedup == 1 and all(row.ms > 0 and row.peak_mib > 0 for row in rows)
+    assert all(list(row.as_json())[:3] == ['name', 'macs', 'params'] and row.metrics == {} for row in rows)
+    assert [(row.kind, row.label) for row in rows] == [(HOST, ''), (FUSED, ''), ('SharedUpdate', '2, 4'), (HALF, '')]
     assert 'SharedUpdate(after=2, grid=4) |' in format_table(rows)
 
 
 def test_counted_rows_are_null_where_nothing_was_measured():
     rows = count_rows(segmenter().to('meta'), make_variants({}), torch.empty(1, 3, 64, 64, device='meta'))
-    assert rows[0]['ms'] is None and rows[0]['speedup'] is None and rows[0]['peak_mib'] is None
+    assert rows[0].ms is None and rows[0].speedup is None and rows[0].peak_mib is None
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
@@ -30,15 +31,15 @@ def test_a_row_that_cannot_run_says_why_and_the_others_are_measured(package, dty
     images = torch.randn(1, 3, 64, 64, dtype=dtype)
     variants = make_variants({'SharedUpdate(after=2, grid=2)': fewtokens.SharedUpdate(2, 2)})
     host, *others = rows = benchmark_rows(swin(package).to(dtype), variants, images, rounds=1, warmup=0)
-    assert host['name'] == HOST and host['failure'].startswith(
-        'RuntimeError: expected m1 and m2 to have the same dtype'
+    assert host.name == HOST and host.failure.startswith('RuntimeError: expected m1 and m2 to have the same dtype')
+    assert all(
+        getattr(host, key) is None for key in ('macs', 'ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'peak_mib')
     )
-    assert all(host[key] is None for key in ('macs', 'ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'peak_mib'))
-    assert all(row['ms'] > 0 and row['macs'] > 0 and row['failure'] is None for row in others)
-    assert others[0]['speedup'] == 1
+    assert all(row.ms > 0 and row.macs > 0 and row.failure is None for row in others)
+    assert others[0].speedup == 1
     header, first, second, third, reason = format_table(rows).splitlines()
     assert [cell.strip() for cell in first.split('|')] == [HOST, '-', '-', 'cannot run', '-', '-', '-']
-    assert ' 1.000 |' in second and reason == f'host cannot run: {host["failure"]}'
+    assert ' 1.000 |' in second and reason == f'host cannot run: {host.failure}'
 
 
 def test_there_is_no_comparison_without_its_reference():

@@ -12,12 +12,12 @@ import pytest
 
 import fewtokens
 from fewtokens.measure.variants import HALF, Variant, make_variants
-from fewtokens.openmmlab import tradeoff
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
 from fewtokens.openmmlab.predict import look
 from fewtokens.openmmlab.registry import parse_plugin
 from fewtokens.openmmlab.test_set import TestSet
+from fewtokens.openmmlab.tradeoff import timed_inputs, write_tradeoff
 
 PLUGINS = ['Hourglass(after=2, grid=4)', 'SharedUpdate(after=2, grid=4)', 'AvgPool(after=2, grid=4)']
 
@@ -28,7 +28,7 @@ def report(config_file, checkpoint, tmp_path):
     variants = make_variants({text: parse_plugin(text) for text in PLUGINS}, half=True)
     out = tmp_path / 'report'
     tests = TestSet(config, str(checkpoint), out, 2)
-    text = tradeoff.write_tradeoff(build_model(config, checkpoint), variants, tests, out, 2, 2, 'Tiny')
+    text = write_tradeoff(build_model(config, checkpoint), variants, tests, out, 2, 2, 'Tiny')
     return out, text
 
 
@@ -50,13 +50,18 @@ def test_report_has_every_row_and_needs_nothing_from_outside(report):
     content = json.loads((out / 'tradeoff.json').read_text())
     assert [row['name'] for row in content['rows']] == names
     assert all(next(iter(row['metrics'])) == 'mIoU' for row in content['rows'])
+    measured = ['ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'speedup_p80', 'peak_mib']
+    figures = ['name', 'macs', 'params', *measured, 'failure', 'metrics', 'differences', 'intervals', 'finite']
+    assert all(list(row) == figures for row in content['rows'])
     assert content['environment']['test_images'] == 3 and content['environment']['threads'] >= 1
     with open(out / 'tradeoff.csv', newline='') as file:
         assert [row['name'] for row in csv.DictReader(file)] == names
     assert cv2.imread(str(out / 'tradeoff.png')) is not None
     page = (out / 'report.html').read_text()
     images = Images(page)
-    assert all(f'<td>{name}</td>' in re.sub(r'\s+', ' ', page).replace(' </td>', '</td>') for name in names)
+    assert all(f'>{name}</td>' in re.sub(r'\s+', ' ', page).replace(' </td>', '</td>') for name in names)
+    # Short names beside the figures, the full ones below.
+    assert all(f'<td>{short}</td>' in page for short in ('Hourglass 2, 4', 'SharedUpdate 2, 4', 'AvgPool 2, 4'))
     assert all(name in text for name in names) and not images.scripts and 'http' not in page
     # The curve; for three images the image, the truth, host, half resolution, three predictions and cluster maps.
     assert len(images.found) == 1 + 3 * (4 + 6)
@@ -85,7 +90,7 @@ def test_interrupted_report_leaves_the_old_one(report, config_file, checkpoint, 
     monkeypatch.setattr('fewtokens.report.tradeoff.render', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         tests = TestSet(config, str(checkpoint), out, 2)
-        tradeoff.write_tradeoff(build_model(config, checkpoint), make_variants({}), tests, out, 2, 1)
+        write_tradeoff(build_model(config, checkpoint), make_variants({}), tests, out, 2, 1)
     assert {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()} == before
 
 
@@ -94,7 +99,7 @@ def test_sliding_windows_are_timed_on_one_window_and_draw_no_clusters(config_fil
     config = load_config(config_file, options)
     model = build_model(config, checkpoint)
     (image,) = TestSet(config, str(checkpoint), tmp_path, 3).first_images(1)
-    inputs, shown = tradeoff.timed_inputs(model, [image], 2)
+    inputs, shown = timed_inputs(model, [image], 2)
     assert inputs.shape == (2, 3, 48, 64) and 'window' in shown
     (seen,) = look(model, Variant('row', fewtokens.SharedUpdate(2, (2, 4))), image)
     assert seen.clusters is None and seen.sample.pred_sem_seg.shape == (64, 64)

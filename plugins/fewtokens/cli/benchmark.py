@@ -1,20 +1,19 @@
 """Compares plugins with the untouched host, side by side in one run: MACs, time, memory. Random weights will do."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from ..measure.files import shown, write_json
+from ..measure.rows import Row
 from ..measure.variants import Variant, benchmark_rows, count_rows, environment_of, make_variants
 from ..openmmlab.config import load_config
 from ..openmmlab.model import build_model
 from ..report.table import format_table
-from .config import choose_reducers
-from .options import add_plugin_options, at_least, make_parser, usable_device
+from .config import choose_reducers, host_config
+from .options import add_plugin_options, add_timing_options, at_least, make_parser
 
 
-def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> list[dict[str, Any]]:
+def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> list[Row]:
     try:
         # MACs are the same in any dtype; not every host can run in all of them.
         return count_rows(model, variants, inputs.float())
@@ -35,13 +34,8 @@ def main() -> None:
     parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), default=(640, 640), help='of the input')
     add_plugin_options(parser)
     parser.add_argument('--macs-only', action='store_true', help='count, without weights or inputs in memory')
-    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
-    parser.add_argument('--batch', type=at_least(1), default=1)
-    parser.add_argument('--threads', type=at_least(1), help='CPU threads')
-    parser.add_argument('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--rounds', type=at_least(1), default=10)
-    parser.add_argument('--warmup', type=at_least(0), default=2)
-    parser.add_argument('--json', help='file for the figures')
+    parser.add_argument('--batch', type=at_least(1), default=1, help='images at a time')
+    add_timing_options(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -50,7 +44,7 @@ def main() -> None:
         raise ValueError(f'{args.config} is of videos: tools/benchmark_video.py measures those')
     variants = make_variants(choose_reducers(config, args.plugin))
     device = 'meta' if args.macs_only else args.device
-    model = build_model(config, args.checkpoint, device)
+    model = build_model(host_config(config), args.checkpoint, device)
     dtype = getattr(torch, args.dtype)
     inputs = torch.empty(args.batch, 3, *args.shape, dtype=dtype, device=device)
     if args.macs_only:
@@ -64,4 +58,5 @@ def main() -> None:
     print(format_table(rows))
     if args.json:
         settings = dict(config=args.config, weights=weights, rounds=args.rounds, warmup=args.warmup)
-        write_json(args.json, dict(environment=environment_of(inputs, **settings), rows=rows))
+        figures = [row.as_json() for row in rows]
+        write_json(args.json, dict(environment=environment_of(inputs, **settings), rows=figures))

@@ -7,18 +7,18 @@ import torch
 from torch.utils.benchmark import Timer
 
 from ..ops import dense, k_medoids
-from .options import at_least, usable_device
+from .options import HelpFormatter, add_device_option, at_least
 
 FUNCTIONS = {'published form': dense.k_medoids_at_once, 'k_medoids': k_medoids}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument('--shape', type=at_least(1), nargs=3, default=[2, 588, 768], help='segments, tokens, width')
-    parser.add_argument('--clusters', type=at_least(1), default=160)
-    parser.add_argument('--threads', type=at_least(1), default=1, help='CPU threads (default: 1)')
-    parser.add_argument('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--rounds', type=at_least(1), default=3)
+    parser.add_argument('--clusters', type=at_least(1), default=160, help='tokens kept of each segment')
+    parser.add_argument('--threads', type=at_least(1), default=1, help='CPU threads')
+    add_device_option(parser, 'cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--rounds', type=at_least(1), default=3, help='how many times each is timed')
     args = parser.parse_args()
     if args.clusters > args.shape[1]:
         parser.error(f'--clusters {args.clusters} must be at most the number of tokens, {args.shape[1]}')

@@ -5,28 +5,23 @@ import argparse
 import torch
 
 from ..measure.files import write_json
-from ..measure.training import add_training_peaks
+from ..measure.training import training_rows
 from ..measure.variants import benchmark_rows, environment_of, make_variants
 from ..report.table import format_table
 from ..video import VideoEncoder
 from ..video.clip_models import build_clip
 from ..video.clustered import VideoPlugin
-from .options import add_plugin_options, at_least, usable_device
+from .options import HelpFormatter, add_plugin_options, add_timing_options, at_least
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument('--clip', default='ViT-B-32', help="a model of open_clip's, by name or a config file")
     add_plugin_options(parser)
     parser.add_argument('--frames', type=at_least(1), default=12, help='of each clip')
-    parser.add_argument('--batch', type=at_least(1), default=2, help='clips')
+    parser.add_argument('--batch', type=at_least(1), default=2, help='clips at a time')
     parser.add_argument('--training', action='store_true', help="a training step's peak memory as well")
-    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32')
-    parser.add_argument('--threads', type=at_least(1), help='CPU threads')
-    parser.add_argument('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--rounds', type=at_least(1), default=10)
-    parser.add_argument('--warmup', type=at_least(0), default=2)
-    parser.add_argument('--json', help='file for the figures')
+    add_timing_options(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -40,12 +35,13 @@ def main() -> None:
     print(f'{args.clip}, {args.batch} clips of {args.frames} x {size[0]} x {size[1]}, {args.dtype}; figures of a clip')
     print(format_table(rows))
     if args.training:
-        add_training_peaks(rows, encoder.train(), variants, video)
-        measured = [row for row in rows if row['training_peak_mib']]
+        rows = training_rows(rows, encoder.train(), variants, video)
+        measured = [row for row in rows if row.training_peak_mib]
         for row in measured:
-            saved = 1 - row['training_peak_mib'] / measured[0]['training_peak_mib']
-            figure = f'{row["training_peak_mib"]:.0f} MiB, {saved:.0%} less than {measured[0]["name"]}'
-            print(f'{row["name"]}: a training step takes {figure}')
+            saved = 1 - row.training_peak_mib / measured[0].training_peak_mib
+            figure = f'{row.training_peak_mib:.0f} MiB, {saved:.0%} less than {measured[0].name}'
+            print(f'{row.name}: a training step takes {figure}')
     if args.json:
         settings = dict(clip=args.clip, weights='random', rounds=args.rounds, warmup=args.warmup)
-        write_json(args.json, dict(environment=environment_of(video, **settings), rows=rows))
+        figures = [row.as_json() for row in rows]
+        write_json(args.json, dict(environment=environment_of(video, **settings), rows=figures))

@@ -1,18 +1,18 @@
 """Configs as the tools' options make them: with a plugin line, or with plugins to compare."""
 
 import argparse
+import copy
 import os
-from typing import Any
 
 from mmengine.config import Config
 
 from ..openmmlab.config import load_config
 from ..openmmlab.distributed import join_on_cpu
 from ..openmmlab.hook import plugin_lines
-from ..openmmlab.registry import VIDEO, as_text, parse_plugin
+from ..openmmlab.registry import as_setting, parse_plugin
 from ..plugin import Plugin
 from ..video.clustered import VideoPlugin
-from ..video.settings import build_clustering
+from ..video.settings import AFTER, read_clustering
 
 
 def prepare_config(args: argparse.Namespace) -> Config:
@@ -43,42 +43,25 @@ def add_plugin(config: Config, reducer: Plugin | None, sdpa: bool) -> None:
             'the config has a FewTokensHook with a reducer already: leave --plugin out, or take it out there'
         )
     if sdpa or reducer is not None:
-        line = dict(type='FewTokensHook', sdpa=sdpa, reducer=None if reducer is None else repr(reducer))
+        line = dict(type='FewTokensHook', sdpa=sdpa, reducer=None if reducer is None else as_setting(reducer))
         config.custom_hooks = [*(config.get('custom_hooks') or []), line]
 
 
 def choose_reducers(config: Config, texts: list[str]) -> dict[str, Plugin]:
-    """Plugins to compare, by their text: the config's own, then those asked for.
-
-    A retrieval model's own clustering is taken out of its setting: the model itself is the host.
-    """
+    """Plugins to compare, by their text: the config's own, its model's own clustering of videos, those asked for."""
     lines = {line.text: line.reducer for line in plugin_lines(config) if line.reducer is not None}
-    return lines | _take_clustering(config) | {text: parse_plugin(text) for text in texts}
-
-
-def _take_clustering(config: Config) -> dict[str, Plugin]:
     model = config.get('model') or {}
-    clustering, after = model.get('clustering'), model.get('after', 6)
-    if clustering is None:
-        return {}
-    model.clustering = None
-    text = _clustering_text(clustering, after)
-    stages, places = build_clustering(clustering, after)
-    return {text: VideoPlugin(text, stages, places if isinstance(places, int) else tuple(places))}
+    own = {}
+    if model.get('clustering') is not None:
+        plugin = VideoPlugin(read_clustering(model.clustering, model.get('after', AFTER)))
+        own[str(plugin)] = plugin
+    return lines | own | {text: parse_plugin(text) for text in texts}
 
 
-def _clustering_text(clustering: Any, after: Any) -> str:
-    if isinstance(clustering, str):
-        return clustering
-    if isinstance(clustering, dict):
-        return as_text(dict(clustering, type=VIDEO, after=after))
-    places = [after] * len(clustering) if isinstance(after, int) else after
-    if all(isinstance(stage, dict) for stage in clustering):
-        shared, *others = (
-            {key: value for key, value in stage.items() if key not in ('segments', 'clusters')} for stage in clustering
-        )
-        if all(other == shared for other in others):
-            # A schedule's text has the numbers that differ as sequences.
-            numbers = {key: tuple(stage.get(key) for stage in clustering) for key in ('segments', 'clusters')}
-            return as_text(dict(shared, type=VIDEO, **numbers, after=tuple(places)))
-    return ', then '.join(_clustering_text(stage, place) for stage, place in zip(clustering, places))
+def host_config(config: Config) -> Config:
+    """A config of the host that plugins are compared with: a retrieval model without its own clustering."""
+    if (config.get('model') or {}).get('clustering') is None:
+        return config
+    host = copy.deepcopy(config)
+    host.model.clustering = None
+    return host

@@ -53,7 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', type=Path, metavar='IN', help='a .pth, .npz or .pkl file')
     parser.add_argument('target', type=Path, metavar='OUT', help='the .pth file to write')
-    parser.add_argument('--arch', choices=['auto', *LAYOUTS], default='auto', help='the layout of IN, found by itself')
+    parser.add_argument(
+        '--arch', choices=['auto', *LAYOUTS], default='auto', help='the layout of IN; auto finds it (default: auto)'
+    )
     args = parser.parse_args(arguments)
     checkpoint = read_checkpoint(args.source)
     weights = convert_weights(state_dict_of(checkpoint, args.source), args.arch, args.source)

@@ -15,17 +15,17 @@ from ..video import VideoEncoder
 from ..video.clip_models import build_clip, load_pretrained, trained_options
 from ..video.clustered import VideoPlugin
 from ..video.sampling import sample_frames
-from .options import at_least
+from .options import HelpFormatter, at_least
 
 PLUGIN = 'SegmentClustering(segments=6, clusters=49, after=6)'
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument('video', help='video file')
     parser.add_argument('--clip', default='ViT-B-32', help="a model of open_clip's, by its name")
     parser.add_argument('--pretrained', help="its weights: one of open_clip's tags, or a file; random if left out")
-    parser.add_argument('--plugin', default=PLUGIN, help=f'the clustering; {PLUGIN} if left out')
+    parser.add_argument('--plugin', default=PLUGIN, help='the clustering')
     parser.add_argument('--frames', type=at_least(1), default=12, help='how many, evenly over the video')
     parser.add_argument('--out', type=Path, default=Path('medoids.png'), help='picture')
     args = parser.parse_args()

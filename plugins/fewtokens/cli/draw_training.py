@@ -5,10 +5,11 @@ from pathlib import Path
 
 from ..measure.files import write_together
 from ..report.training_log import draw_log, log_table, read_log
+from .options import HelpFormatter
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument('phases', nargs='+', metavar='NAME=WORK_DIR', help="each training's name and its work folder")
     parser.add_argument('--metrics', nargs='+', default=[], help="the validation's, as they are logged, e.g. R@1 mIoU")
     parser.add_argument('--out', required=True, help='without suffix, e.g. configs/demo/clip_clips.log')

@@ -8,6 +8,17 @@ from typing import Any
 import torch
 from mmengine.config import DictAction
 
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Says each option's default, where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
 
 class CfgOptions(DictAction):
     """MMEngine's action for key=value, that takes a reducer's text as it is and says which option it cannot read."""
@@ -39,7 +50,7 @@ def _is_call(text: str) -> bool:
 
 def make_parser(description: str, checkpoint: bool = True) -> argparse.ArgumentParser:
     """A parser with the options that every tool on a config has, under OpenMMLab's names."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     parser.add_argument('config', help='config file, or a name such as mmseg::segmenter/….py')
     if checkpoint:
         parser.add_argument('checkpoint', help='checkpoint file')
@@ -52,6 +63,20 @@ def add_plugin_options(parser: argparse.ArgumentParser) -> None:
     """Options of the tools that compare plugins."""
     text = "a reducer to compare, beside the config's own; may be repeated"
     parser.add_argument('--plugin', action='append', default=[], help=text)
+
+
+def add_timing_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the tools that time random inputs."""
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32', help='of all tensors')
+    parser.add_argument('--threads', type=at_least(1), help="CPU threads; PyTorch's choice if left out")
+    add_device_option(parser, 'cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--rounds', type=at_least(1), default=10, help='how many times each row is timed')
+    parser.add_argument('--warmup', type=at_least(0), default=2, help='rounds before those, which are not counted')
+    parser.add_argument('--json', help='file for the figures')
+
+
+def add_device_option(parser: argparse.ArgumentParser, default: str = 'cpu') -> None:
+    parser.add_argument('--device', type=usable_device, default=default, help='such as cpu, cuda or cuda:1')
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -83,6 +108,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--sdpa', action='store_true', help="PyTorch's fused attention where the host misses it")
     text = "mixed precision: bfloat16 in a test, MMEngine's in training, which validates in full precision"
     parser.add_argument('--amp', action='store_true', help=text)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='what started the processes')
     # torchrun and torch.distributed.launch pass it.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

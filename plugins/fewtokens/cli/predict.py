@@ -9,8 +9,8 @@ from ..measure.variants import make_variants
 from ..openmmlab.config import load_config
 from ..openmmlab.model import build_model
 from ..openmmlab.predictions import predict_folder
-from .config import choose_reducers
-from .options import add_plugin_options, make_parser, usable_device
+from .config import choose_reducers, host_config
+from .options import add_device_option, add_plugin_options, make_parser
 
 
 def main() -> None:
@@ -19,11 +19,11 @@ def main() -> None:
     add_plugin_options(parser)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/predictions'), help='folder for the overlays')
     parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged pictures out and count them')
-    parser.add_argument('--device', type=usable_device, default='cpu')
+    add_device_option(parser)
     args = parser.parse_args()
     config = load_config(args.config, args.cfg_options)
     variants = make_variants(choose_reducers(config, args.plugin))
-    model = build_model(config, args.checkpoint, args.device)
+    model = build_model(host_config(config), args.checkpoint, args.device)
     predictions, unreadable = predict_folder(config, model, variants, args.folder, args.out, args.skip_unreadable)
     medians = np.median([prediction.milliseconds for prediction in predictions], axis=0)
     for variant, milliseconds in zip(variants, medians):

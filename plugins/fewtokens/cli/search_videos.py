@@ -14,7 +14,7 @@ from ..search.contact_sheet import write_contact_sheet
 from ..search.decoding import TIME_LIMIT
 from ..search.index import VideoIndex, check_model
 from ..search.processes import join
-from .options import CfgOptions, at_least, usable_device
+from .options import LAUNCHERS, CfgOptions, HelpFormatter, add_device_option, at_least
 
 DEFAULT_CLIP = ('ViT-B-32', 'openai')
 
@@ -22,7 +22,8 @@ DEFAULT_CLIP = ('ViT-B-32', 'openai')
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    index = commands.add_parser('index', help='encode what is new or changed in a folder of videos')
+    text = 'encode what is new or changed in a folder of videos'
+    index = commands.add_parser('index', formatter_class=HelpFormatter, help=text)
     index.set_defaults(command=index_folder)
     index.add_argument('folder', type=Path, help='folder of videos, and of folders with more')
     index.add_argument('--config', help='config of a text-video retrieval model')
@@ -39,10 +40,10 @@ def parse_args() -> argparse.Namespace:
     text = f'seconds to decode a video, {TIME_LIMIT:g} if left out; one that takes longer counts as unreadable'
     index.add_argument('--time-limit', type=at_least(1), default=TIME_LIMIT, help=text)
     index.add_argument('--skip-unreadable', action='store_true', help='leave damaged videos out and count them')
-    index.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    index.add_argument('--launcher', choices=LAUNCHERS, default='none', help='what started the processes')
     # torchrun and torch.distributed.launch pass it.
     index.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    find = commands.add_parser('find', help='the videos nearest to a text')
+    find = commands.add_parser('find', formatter_class=HelpFormatter, help='the videos nearest to a text')
     find.set_defaults(command=find_videos)
     find.add_argument('query', help='what is to be seen, such as "a bird lands on the water"')
     find.add_argument('--top', type=at_least(1), default=20, help='how many')
@@ -50,8 +51,7 @@ def parse_args() -> argparse.Namespace:
     for command in (index, find):
         command.add_argument('--index', type=Path, default=Path('work_dirs/video_index'), help='folder of the index')
         command.add_argument('--checkpoint', help='weights of the model; where they are now, if the index knows them')
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        command.add_argument('--device', type=usable_device, default=device)
+        add_device_option(command, 'cuda' if torch.cuda.is_available() else 'cpu')
     return parser.parse_args()
 
 

@@ -1,41 +1,66 @@
-"""Two methods compared where they cost the same."""
+"""Methods compared where they cost the same."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .accuracy import Accuracy, bootstrap_difference
+from .rows import ReportRow
 from .variants import Variant
+
+NEAR = 0.1
+"""How much more or less of the other's MACs a row may take to be compared with it."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A SharedUpdate row against the Hourglass row nearest in cost: points of the headline metric, with an interval."""
+    """A row against the row of another method nearest in cost: points of the headline metric, with an interval."""
 
-    ours: str
-    theirs: str
+    ours: ReportRow
+    theirs: ReportRow
     macs_ratio: float
     ours_loss: float
     theirs_loss: float
     difference: float
     interval: tuple[float, float] | None
 
+    def as_json(self) -> dict[str, Any]:
+        return {**vars(self), 'ours': self.ours.name, 'theirs': self.theirs.name}
+
+
+def choose_pairs(variants: list[Variant], asked: Sequence[Sequence[str]] = ()) -> list[tuple[str, str]]:
+    """Which kinds of rows are compared with which: those asked for, or each plugin's with each listed before it.
+
+    Raises:
+        ValueError: there is no row of a kind that is asked for.
+    """
+    kinds = list(dict.fromkeys(variant.kind for variant in variants))
+    for kind in (kind for pair in asked for kind in pair):
+        if kind not in kinds:
+            raise ValueError(f'there is no row of {kind!r} to compare at equal cost; there are {", ".join(kinds)}')
+    plugins = list(dict.fromkeys(variant.kind for variant in variants if variant.reducer is not None))
+    each = [(kind, earlier) for place, kind in enumerate(plugins) for earlier in plugins[:place]]
+    return [(ours, theirs) for ours, theirs in asked] or each
+
 
 def compare_at_equal_cost(
-    rows: list[dict[str, Any]], variants: list[Variant], accuracies: dict[str, Accuracy]
+    rows: list[ReportRow], pairs: Sequence[tuple[str, str]], accuracies: dict[str, Accuracy]
 ) -> list[Comparison]:
-    """Each SharedUpdate row against the Hourglass row whose MACs are nearest, where they are within a tenth."""
-    headline = next(iter(rows[0]['differences']))
-    kinds = {variant.name: type(variant.reducer).__name__ for variant in variants}
-    theirs = [row for row in rows if kinds[row['name']] == 'Hourglass']
+    """For each pair of kinds, each row of the first against that of the second whose MACs are nearest.
+
+    Rows that have none within a tenth of their own are left out.
+    """
+    headline = next(iter(rows[0].differences))
     found = []
-    for ours in (row for row in rows if kinds[row['name']] == 'SharedUpdate'):
-        near = min(theirs, key=lambda row: abs(np.log(row['macs'] / ours['macs'])), default=None)
-        if near is None or abs(near['macs'] / ours['macs'] - 1) > 0.1:
-            continue
-        interval = bootstrap_difference(accuracies[ours['name']], accuracies[near['name']], headline)
-        losses = -ours['differences'][headline], -near['differences'][headline]
-        difference = losses[1] - losses[0]
-        found.append(Comparison(ours['name'], near['name'], ours['macs'] / near['macs'], *losses, difference, interval))
+    for kind, other in pairs:
+        for ours in (row for row in rows if row.kind == kind):
+            others = [row for row in rows if row.kind == other and row is not ours]
+            near = min(others, key=lambda row: abs(np.log(row.macs / ours.macs)), default=None)
+            if near is None or abs(near.macs / ours.macs - 1) > NEAR:
+                continue
+            interval = bootstrap_difference(accuracies[ours.name], accuracies[near.name], headline)
+            losses = -ours.differences[headline], -near.differences[headline]
+            found.append(Comparison(ours, near, ours.macs / near.macs, *losses, losses[1] - losses[0], interval))
     return found

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attachment import Attachment
-from ..plugin import Plugin, attach_plugin
+from ..plugin import Plugin, attach_plugin, kind_of, label_of
 from ..sdpa import use_sdpa
 from .environment import describe_environment
 from .macs import count_macs, forward
 from .memory import peak_mib
+from .rows import Row
 from .timing import time_interleaved
 
 HOST, FUSED, HALF = 'host', 'host + sdpa', 'half resolution'
@@ -29,6 +30,16 @@ class Variant:
     reducer: Plugin | None = None
     sdpa: bool = True
     half: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Its method; of a host its name."""
+        return kind_of(self.reducer) if self.reducer else self.name
+
+    @property
+    def label(self) -> str:
+        """Its settings in short; empty for the hosts."""
+        return label_of(self.reducer) if self.reducer else ''
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[Attachment | None]:
@@ -55,7 +66,7 @@ def make_variants(plugins: dict[str, Plugin], half: bool = False) -> list[Varian
 
 
 @torch.no_grad()
-def count_rows(model: nn.Module, variants: list[Variant], inputs: Tensor) -> list[dict[str, Any]]:
+def count_rows(model: nn.Module, variants: list[Variant], inputs: Tensor) -> list[Row]:
     """Rows with MACs and parameters for one image; nothing is timed.
 
     Raises:
@@ -65,9 +76,7 @@ def count_rows(model: nn.Module, variants: list[Variant], inputs: Tensor) -> lis
 
 
 @torch.no_grad()
-def benchmark_rows(
-    model: nn.Module, variants: list[Variant], inputs: Tensor, rounds: int, warmup: int
-) -> list[dict[str, Any]]:
+def benchmark_rows(model: nn.Module, variants: list[Variant], inputs: Tensor, rounds: int, warmup: int) -> list[Row]:
     """Rows with MACs, parameters, milliseconds, speed-up over `host + sdpa` and peak memory, for one image each.
 
     A row that can't run has none of them, and says why under `failure`: some hosts mix dtypes where they are not
@@ -82,7 +91,7 @@ def benchmark_rows(
         where = f'{str(inputs.dtype).removeprefix("torch.")} on {inputs.device}'
         raise ValueError(f'{FUSED}, which all rows are compared with, cannot run in {where}: {failures[FUSED]}')
     running = [variant for variant in variants if not failures[variant.name]]
-    rows = {row['name']: row for row in count_rows_cheaply(model, running, inputs)}
+    rows = {row.name: row for row in count_rows_cheaply(model, running, inputs)}
     current: list[Tensor] = [inputs]
 
     def context(variant: Variant):
@@ -97,12 +106,12 @@ def benchmark_rows(
         speed = dict(speedup=timing.speedup, speedup_p20=timing.speedup_p20, speedup_p80=timing.speedup_p80)
         with variant.applied(model):
             peak = peak_mib(lambda v=variant: forward(model, sized[v.name]), inputs.device)
-        rows[variant.name] |= per_image | speed | dict(peak_mib=peak / len(inputs))
+        rows[variant.name] = replace(rows[variant.name], **per_image, **speed, peak_mib=peak / len(inputs))
     return [rows.get(v.name) or _row(model, v, macs=None, failure=failures[v.name]) for v in variants]
 
 
 @torch.no_grad()
-def count_rows_cheaply(model: nn.Module, variants: list[Variant], inputs: Tensor) -> list[dict[str, Any]]:
+def count_rows_cheaply(model: nn.Module, variants: list[Variant], inputs: Tensor) -> list[Row]:
     """Rows as of `count_rows`, on the meta device where nothing is computed, unless shapes depend on what is seen."""
     try:
         return count_rows(copy.deepcopy(model).to('meta'), variants, inputs.to('meta'))
@@ -116,7 +125,7 @@ def environment_of(inputs: Tensor, **settings: Any) -> dict[str, Any]:
     return describe_environment(inputs.device, **described, **settings)
 
 
-def _count(model: nn.Module, variant: Variant, inputs: Tensor) -> dict[str, Any]:
+def _count(model: nn.Module, variant: Variant, inputs: Tensor) -> Row:
     with variant.applied(model) as reduction:
         macs = count_macs(model, variant.resize(inputs)) // len(inputs)
         if reduction is not None and not reduction.passes:
@@ -125,10 +134,9 @@ def _count(model: nn.Module, variant: Variant, inputs: Tensor) -> dict[str, Any]
     return _row(model, variant, macs)
 
 
-def _row(model: nn.Module, variant: Variant, macs: int | None, failure: str | None = None) -> dict[str, Any]:
+def _row(model: nn.Module, variant: Variant, macs: int | None, failure: str | None = None) -> Row:
     params = sum(parameter.numel() for parameter in model.parameters())
-    unmeasured = dict.fromkeys(('ms', 'ms_p20', 'ms_p80', 'speedup', 'speedup_p20', 'speedup_p80', 'peak_mib'))
-    return dict(name=variant.name, macs=macs, params=params, **unmeasured, failure=failure, metrics={})
+    return Row(name=variant.name, kind=variant.kind, label=variant.label, macs=macs, params=params, failure=failure)
 
 
 def _failure(model: nn.Module, variant: Variant, inputs: Tensor) -> str | None:

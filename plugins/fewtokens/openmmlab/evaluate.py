@@ -1,7 +1,8 @@
 """A test run: MMEngine's loop, and what the plugin did in it."""
 
 import argparse
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,10 @@ def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """
     runner = build_test_runner(config, args)
     reductions = _watch(runner)
-    images = [_first_image(reduction) for reduction in reductions]
-    with mixed_precision_test(runner) if args.amp else nullcontext():
+    with ExitStack() as stack:
+        images = [stack.enter_context(_first_image(reduction)) for reduction in reductions]
+        if args.amp:
+            stack.enter_context(mixed_precision_test(runner))
         metrics = runner.test()
     found = [f'{name} {value:.2f}' for name, value in in_percent(metrics or {}).items() if name in HEADLINES]
     if found:
@@ -131,7 +134,7 @@ def _reduced_macs(reduction: Reduction, model: nn.Module, image: Tensor) -> list
     variants = [Variant(HOST, sdpa=False), Variant(str(reduction.reducer), reduction.reducer, sdpa=False)]
     # A model of videos takes a frame as a video of one.
     of_videos = any(isinstance(module, VideoEncoder) for module in model.modules())
-    return [row['macs'] for row in count_rows_cheaply(model, variants, image[None] if of_videos else image)]
+    return [row.macs for row in count_rows_cheaply(model, variants, image[None] if of_videos else image)]
 
 
 def _clustered_macs(clustered: Clustered, model: nn.Module) -> tuple[int, int]:
@@ -140,11 +143,12 @@ def _clustered_macs(clustered: Clustered, model: nn.Module) -> tuple[int, int]:
     encoder = find_encoder(model)
     with encoder.using(None):
         host = count_macs(model, inputs)
-    with encoder.using(clustered.reducer.clustering, clustered.reducer.after):
+    with encoder.using(clustered.clustering, clustered.reducer.after):
         return host, count_macs(model, inputs)
 
 
-def _first_image(reduction: Reduction | Clustered) -> list[Tensor]:
+@contextmanager
+def _first_image(reduction: Reduction | Clustered) -> Iterator[list[Tensor]]:
     """An empty list, into which the first reduced pass puts what the backbone is given of one image.
 
     A model of two stages computes as much as it finds in its image: one of noise would not do.
@@ -155,9 +159,14 @@ def _first_image(reduction: Reduction | Clustered) -> list[Tensor]:
         if not found and reduction.passes:
             found.append(args[0][:1])
 
-    if isinstance(reduction, Reduction):
-        reduction.host.backbone.register_forward_hook(keep)
-    return found
+    if not isinstance(reduction, Reduction):
+        yield found
+        return
+    handle = reduction.host.backbone.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 def _watch(runner: Runner) -> list[Reduction | Clustered]:

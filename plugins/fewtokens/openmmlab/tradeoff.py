@@ -1,5 +1,6 @@
 """Runs what the trade-off report shows: what each plugin saves, and what it costs in accuracy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..measure.accuracy import bootstrap_difference
-from ..measure.equal_cost import compare_at_equal_cost
+from ..measure.accuracy import Accuracy, bootstrap_difference
+from ..measure.equal_cost import choose_pairs, compare_at_equal_cost
+from ..measure.rows import ReportRow, Row
 from ..measure.variants import FUSED, HOST, Variant, benchmark_rows, environment_of
 from ..report.drawing import draw_prediction, draw_truth, read_image
 from ..report.pictures import draw_clusters, encode_jpeg
-from ..report.tradeoff import describe_rows, write_report
+from ..report.tradeoff import Report, describe_report, write_report
 from .metrics import HEADLINES
 from .predict import look
 from .test_set import TestSet
@@ -28,35 +30,44 @@ def write_tradeoff(
     batch: int = 4,
     rounds: int = 10,
     title: str = '',
+    pairs: Sequence[tuple[str, str]] | None = None,
 ) -> str:
     """Evaluates and times every variant, writes the report into a folder, and returns the table.
 
     `tradeoff.json`, `.csv`, `.png` and a self-contained `report.html`, written together or not at all.
+
+    Args:
+        pairs: kinds of rows to compare at equal cost; None for `choose_pairs`'s own.
     """
     images = list(tests.first_images(max(PICTURES, batch)))
     inputs, timed = timed_inputs(model, images, batch)
     # The size check comes first: a plugin that can't take effect is found before the evaluation, not after it.
-    rows = benchmark_rows(model, variants, inputs, rounds, warmup=2)
-    for row in rows:
-        if row['failure']:
-            raise ValueError(f'{row["name"]} cannot run: {row["failure"]}')
+    measured = benchmark_rows(model, variants, inputs, rounds, warmup=2)
+    for row in measured:
+        if row.failure:
+            raise ValueError(f'{row.name} cannot run: {row.failure}')
     accuracies = {variant.name: tests.evaluate(model, variant) for variant in variants}
     host = accuracies[HOST]
     headlines = [name for name in host.metrics if name in HEADLINES] or list(host.metrics)[:1]
-    for row in rows:
-        accuracy, own = accuracies[row['name']], row['name'] == HOST
-        row['metrics'] = accuracy.metrics
-        row['differences'] = {name: accuracy.metrics[name] - host.metrics[name] for name in headlines}
-        row['intervals'] = {name: None if own else bootstrap_difference(accuracy, host, name) for name in headlines}
-        row['finite'] = accuracy.finite
-    comparisons = compare_at_equal_cost(rows, variants, accuracies)
+    rows = [_report_row(row, accuracies[row.name], host, headlines) for row in measured]
+    comparisons = compare_at_equal_cost(rows, choose_pairs(variants) if pairs is None else pairs, accuracies)
     kind = 'test_videos' if inputs.ndim == 5 else 'test_images'
     settings = {'checkpoint': tests.checkpoint, kind: len(tests.loader.dataset), 'rounds': rounds, 'timed': timed}
     environment = environment_of(inputs, **settings, left_out=len(tests.unreadable))
-    report = dict(environment=environment, rows=rows, equal_cost=[vars(c) for c in comparisons])
+    report = Report(title or type(model).__name__, environment, rows, comparisons)
     pictures = _pictures(model, variants, tests, images[:PICTURES])
-    write_report(out, title or type(model).__name__, report, headlines, pictures)
-    return describe_rows(rows, comparisons, headlines[0])
+    write_report(out, report, pictures)
+    return describe_report(report)
+
+
+def _report_row(row: Row, accuracy: Accuracy, host: Accuracy, headlines: list[str]) -> ReportRow:
+    own = row.name == HOST
+    return ReportRow(
+        **{**vars(row), 'metrics': accuracy.metrics},
+        differences={name: accuracy.metrics[name] - host.metrics[name] for name in headlines},
+        intervals={name: None if own else bootstrap_difference(accuracy, host, name) for name in headlines},
+        finite=accuracy.finite,
+    )
 
 
 def timed_inputs(model: nn.Module, images: list[dict[str, Any]], batch: int) -> tuple[Tensor, str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Grid = tuple[int, int]
+from .grid import Grid
 
 
 def home_cells(size: int, cells: int) -> Tensor:

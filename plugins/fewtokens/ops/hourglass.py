@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .grid import Grid
 from .labels import flat_rows
 from .precision import in_float32
-from .tiles import Grid, check_clustering, make_tiles, pool_tokens
+from .tiles import check_clustering, make_tiles, pool_tokens
 
 
 @in_float32

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
+from .grid import Grid
 from .tables import kept
-
-Grid = tuple[int, int]
 
 
 @kept

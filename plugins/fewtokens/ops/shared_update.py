@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from .grid import Grid
 from .labels import mean_by_label
 from .precision import in_float32
-from .tiles import Grid, check_clustering, make_tiles, pool_tokens
+from .tiles import check_clustering, make_tiles, pool_tokens
 
 
 @in_float32

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .grid import Grid
 from .tables import kept
-
-Grid = tuple[int, int]
 
 TILE = 4
 """Side of a tile in centers: larger ones waste products on pairs that are not allowed, smaller ones batch badly."""

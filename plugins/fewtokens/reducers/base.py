@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-Grid = tuple[int, int]
+from ..ops.grid import Grid
 
 
 @dataclass(frozen=True)

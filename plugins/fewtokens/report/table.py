@@ -1,31 +1,33 @@
 """Rows as text."""
 
-from typing import Any
+from collections.abc import Sequence
+
+from ..measure.rows import Row
 
 
-def format_table(rows: list[dict[str, Any]]) -> str:
+def format_table(rows: Sequence[Row]) -> str:
     """A table of whatever the rows have: accuracy, MACs, time, speed-up over `host + sdpa`, memory.
 
     Rows that can't run say why below it.
     """
-    headlines = list(rows[0].get('differences', ()))
+    headlines = list(getattr(rows[0], 'differences', ()))
     header = ['', *headlines, 'GMACs', 'MACs ratio', 'ms', 'p20-p80', 'speed-up', 'peak MiB']
     # The fused host computes as much as the host, which may be unable to run.
-    host = next((row['macs'] for row in rows if row['macs']), None)
+    host = next((row.macs for row in rows if row.macs), None)
     lines = [header]
     for row in rows:
-        accuracy = [f'{row["metrics"][name]:.2f}' for name in headlines]
-        computed = ['-', '-'] if row['macs'] is None else [format_gmacs(row['macs']), f'{row["macs"] / host:.3f}']
-        spread = '-' if row['ms'] is None else f'{row["ms_p20"]:.1f}-{row["ms_p80"]:.1f}'
-        time = 'cannot run' if row.get('failure') else _number(row['ms'], '.1f')
-        measured = [time, spread, _number(row['speedup'], '.2f'), _number(row['peak_mib'], '.0f')]
-        lines.append([row['name'], *accuracy, *computed, *measured])
+        accuracy = [f'{row.metrics[name]:.2f}' for name in headlines]
+        computed = ['-', '-'] if row.macs is None else [format_gmacs(row.macs), f'{row.macs / host:.3f}']
+        spread = '-' if row.ms is None else f'{row.ms_p20:.1f}-{row.ms_p80:.1f}'
+        time = 'cannot run' if row.failure else _number(row.ms, '.1f')
+        measured = [time, spread, _number(row.speedup, '.2f'), _number(row.peak_mib, '.0f')]
+        lines.append([row.name, *accuracy, *computed, *measured])
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     table = [
         ' | '.join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
         for line in lines
     ]
-    return '\n'.join(table + [f'{row["name"]} cannot run: {row["failure"]}' for row in rows if row.get('failure')])
+    return '\n'.join(table + [f'{row.name} cannot run: {row.failure}' for row in rows if row.failure])
 
 
 def format_gmacs(macs: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from .curve import as_png
 
@@ -51,7 +51,8 @@ def log_table(phases: Mapping[str, Sequence[dict[str, Any]]], metrics: Sequence[
 
 def draw_log(phases: Mapping[str, Sequence[dict[str, Any]]], metrics: Sequence[str]) -> bytes:
     """Training loss above, metrics below, the phases one after the other, as a PNG."""
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7.5, 5.2), sharex=True)
+    figure = Figure(figsize=(7.5, 5.2))
+    above, below = figure.subplots(2, 1, sharex=True)
     start = 0
     for number, (phase, rows) in enumerate(phases.items()):
         colour = f'C{number}'

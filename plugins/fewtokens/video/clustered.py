@@ -1,6 +1,5 @@
 """A segment clustering as a plugin: put on a model's video encoder and taken off, as `attach` does with reducers."""
 
-import copy
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from ..attachment import Attachment, attached
 from .encoder import VideoEncoder
 from .segments import SegmentClustering
-from .settings import parse_clustering
+from .settings import ClusteringSettings, build_calls, join_stages
 
 
 class _Pass(threading.local):
@@ -26,26 +25,42 @@ _PASS, _COUNTING = _Pass(), threading.Lock()
 
 @dataclass(frozen=True)
 class VideoPlugin:
-    """A clustering, or a schedule of them, and after which block. Its text is its name."""
+    """A clustering, or a schedule of several, by its settings. Its text is its name."""
 
-    text: str
-    clustering: SegmentClustering | list[SegmentClustering]
-    after: int | tuple[int, ...]
+    calls: tuple[ClusteringSettings, ...]
+    """One after the other: more than one where no single call says what each stage of a schedule is."""
 
     @classmethod
     def parse(cls, text: str) -> 'VideoPlugin':
-        """Reads "SegmentClustering(segments=6, clusters=49, after=6)"; raises what `parse_clustering` does."""
-        return cls(text, *parse_clustering(text))
+        """Reads "SegmentClustering(segments=6, clusters=49, after=6)"; raises what `ClusteringSettings.parse` does."""
+        return cls((ClusteringSettings.parse(text),))
 
     @classmethod
     def of(cls, encoder: VideoEncoder) -> 'VideoPlugin':
         """What an encoder was built with."""
-        stages = _stages(encoder.clustering)
-        text = ', then '.join(f'{type(stage).__name__}({stage.extra_repr()})' for stage in stages)
-        return cls(f'{text} after {encoder.after}', encoder.clustering, encoder.after)
+        places = [encoder.after] if isinstance(encoder.after, int) else encoder.after
+        return cls(join_stages(list(map(ClusteringSettings.of, _stages(encoder.clustering), places))))
+
+    @property
+    def after(self) -> int | tuple[int, ...]:
+        """After which block, of a schedule after which blocks."""
+        return build_calls(self.calls)[1]
+
+    @property
+    def clustering(self) -> SegmentClustering | list[SegmentClustering]:
+        """The clustering, or a schedule's list of them, made anew."""
+        return build_calls(self.calls)[0]
+
+    @property
+    def kind(self) -> str:
+        return ', then '.join(dict.fromkeys(call.algorithm for call in self.calls))
+
+    @property
+    def label(self) -> str:
+        return ', then '.join(call.label for call in self.calls)
 
     def __str__(self) -> str:
-        return self.text
+        return ', then '.join(map(str, self.calls))
 
     __repr__ = __str__
 
@@ -59,16 +74,16 @@ class VideoPlugin:
         encoder = find_encoder(model)
         if any(isinstance(other, Clustered) for other in attached(model)):
             raise ValueError(f'{type(model).__name__} has a clustering attached already: remove() it first')
-        if any(list(stage.parameters()) for stage in _stages(self.clustering)):
+        if any(call.learns for call in self.calls):
             raise ValueError(f'{self} has embeddings to learn: it belongs into the model, as its clustering')
-        # A copy: one plugin may be on several models, and each counts its own passes.
-        return Clustered(encoder, self, copy.deepcopy(self.clustering))
+        return Clustered(encoder, self, self.clustering)
 
 
 class Clustered(Attachment):
     """A clustering at work in a video encoder, in any number of threads.
 
     Attributes:
+        clustering: what is at work; a plugin's is made anew for each attachment.
         passes: forward passes of the encoder that have ended.
         skipped: none, every video has fewer tokens afterwards.
         input_shape: of the last of these passes, its batch of videos; None before the first.
@@ -77,7 +92,7 @@ class Clustered(Attachment):
 
     def __init__(self, encoder: VideoEncoder, reducer: VideoPlugin, clustering: Any) -> None:
         super().__init__()
-        self.encoder, self.reducer = encoder, reducer
+        self.encoder, self.reducer, self.clustering = encoder, reducer, clustering
         self.passes = self.skipped = 0
         self._last: tuple[tuple[int, ...] | None, tuple[int, int]] = None, (0, 0)
         self._kept = encoder.clustering, encoder.after
