@@ -200,6 +200,22 @@ def test_head_gives_the_class_map_of_the_centers():
     torch.testing.assert_close(classes, expected, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_a_head_may_be_given_features_of_an_earlier_pass():
+    model = segmenter()
+    with fewtokens.attach(model, fewtokens.Hourglass(2, 4, temperature=20.0)):
+        first, second = IMAGES[:1], IMAGES[1:]
+        features = model.extract_feat(first)
+        alone = model.decode_head.forward(features)
+        model.extract_feat(second)
+        given = model.decode_head.forward(features)
+        changed = model.decode_head.forward([2 * x for x in model.extract_feat(first)])
+    # On whole tokens, and so not on the clusters of the other image.
+    torch.testing.assert_close(given, model.decode_head.forward(features))
+    torch.testing.assert_close(changed, model.decode_head.forward([2 * x for x in features]))
+    assert not torch.equal(given, alone)
+
+
 def test_until_head_needs_a_head_that_allows_it():
     with pytest.raises(ValueError, match="until='head'"):
         fewtokens.attach(vit(), fewtokens.Hourglass(2, 4, until='head'))

@@ -78,3 +78,5 @@ class Pass:
     """What the last block returned for the final norm."""
     final: Tensor | None = None
     """Reduced tokens at the backbone's end, for a head that works on them."""
+    outputs: tuple[Tensor, ...] = ()
+    """What the backbone returned, by which a head's call is known to be of this pass."""

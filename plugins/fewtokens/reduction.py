@@ -43,7 +43,7 @@ class Reduction(Attachment):
         ends = {after: host.region_end(after) for after in sorted(self._stages, reverse=True)}
         self._possible = [[after for after in ends if after <= index < ends[after]] for index in range(last + 1)]
         self._last_block = max(ends.values()) - 1
-        self._current, self._seen = Current(), Current()
+        self._current, self._seen, self._in_head = Current(), Current(), Current()
         self._last: dict[int, Level] = {}
         self._trained: Pass | None = None
         self._unfinished = 0
@@ -135,6 +135,8 @@ class Reduction(Attachment):
         if self._norms:
             handles.append(ReplacedCall(host.norm, _Replacement(self._run_norm)))
         if self._head is not None:
+            handles.append(ReplacedCall(host.backbone, _Replacement(self._run_backbone)))
+            handles.append(ReplacedCall(self._head.module, _Replacement(self._run_head)))
             handles.append(ReplacedCall(self._head.entry, _Replacement(self._enter_head)))
             handles.append(ReplacedCall(self._head.exit, _Replacement(self._leave_head)))
 
@@ -320,17 +322,29 @@ class Reduction(Attachment):
         if state.final is None:
             self._current.set(None)
 
-    def _enter_head(self, forward: Callable, tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
-        state = self._state()
-        # A head may be called with other tokens than those that left the backbone in this pass.
+    def _run_backbone(self, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        outputs, state = forward(*args, **kwargs), self._current.get()
         if state is not None and state.final is not None:
-            if tokens.shape[:2] == (state.final.shape[0], state.grid[0] * state.grid[1]):
-                tokens = state.final
-        return forward(tokens, *args, **kwargs)
+            state.outputs = tuple(outputs)
+        return outputs
+
+    def _run_head(self, forward: Callable, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """A head's call: on reduced tokens if it is given what the backbone returned in this pass, and nothing else."""
+        state = self._current.get()
+        known = state is not None and any(one is other for one in inputs for other in state.outputs)
+        self._in_head.set(state if known else None)
+        try:
+            return forward(inputs, *args, **kwargs)
+        finally:
+            self._in_head.set(None)
+
+    def _enter_head(self, forward: Callable, tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
+        state = self._in_head.get()
+        return forward(tokens if state is None else state.final, *args, **kwargs)
 
     def _leave_head(self, forward: Callable, *args: Any, **kwargs: Any) -> Any:
-        output, state = forward(*args, **kwargs), self._state()
-        if state is None or state.final is None or output.shape[:2] != state.final.shape[:2]:
+        output, state = forward(*args, **kwargs), self._in_head.get()
+        if state is None:
             return output
         return self._level(state, len(self.host.blocks) - 1).restore_map(output)
 

@@ -21,8 +21,10 @@ class Head:
     """A head that works token by token: where tokens enter it, and where its class map leaves it."""
 
     name: str
+    module: nn.Module
+    """Called with the backbone's outputs."""
     entry: nn.Module
-    """Called with tokens [B, N, C] first."""
+    """Called in it with tokens [B, N, C] first."""
     exit: nn.Module
     """Returns the class map, [B, N, classes]."""
 

@@ -59,4 +59,4 @@ def find_head(module: nn.Module, parent: nn.Module | None) -> Head | None:
     indices = list(module.out_indices)
     if head.input_transform is not None or indices[head.in_index] != last:
         return None
-    return Head('decode_head', entry=head.dec_proj, exit=head.mask_norm)
+    return Head('decode_head', head, entry=head.dec_proj, exit=head.mask_norm)
