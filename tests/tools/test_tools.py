@@ -254,6 +254,15 @@ def test_tradeoff(config_file, checkpoint, tmp_path):
     assert f'{PLUGIN}: evaluated in an earlier run' in again.stderr
 
 
+def test_what_is_compared_at_equal_cost_is_an_option(run, fails, config_file, checkpoint, tmp_path):
+    args = ['--rounds', 1, '--out', tmp_path / 'report', '--equal-cost', 'host + sdpa']
+    fails('tradeoff.py', config_file, 'none.pth', *args, 'Host', message="no row of 'Host' to compare at equal cost")
+    result = run('tradeoff.py', config_file, checkpoint, *args, 'host')
+    assert result.returncode == 0 and 'host + sdpa loses 0.00 points of mIoU, host 0.00, at 1.00' in result.out
+    (compared,) = json.loads((tmp_path / 'report/tradeoff.json').read_text())['equal_cost']
+    assert (compared['ours'], compared['theirs'], compared['macs_ratio']) == ('host + sdpa', 'host', 1)
+
+
 def test_predict(config_file, checkpoint, tmp_path):
     folder = tmp_path / 'pictures'
     fails('predict.py', config_file, checkpoint, folder, message='no folder')

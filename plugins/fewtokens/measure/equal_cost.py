@@ -61,6 +61,7 @@ def compare_at_equal_cost(
             if near is None or abs(near.macs / ours.macs - 1) > NEAR:
                 continue
             interval = bootstrap_difference(accuracies[ours.name], accuracies[near.name], headline)
-            losses = -ours.differences[headline], -near.differences[headline]
+            # Where nothing is lost, a minus alone would say -0.00.
+            losses = [0 - row.differences[headline] for row in (ours, near)]
             found.append(Comparison(ours, near, ours.macs / near.macs, *losses, losses[1] - losses[0], interval))
     return found
