@@ -13,7 +13,9 @@ from .attachment import Attachment, attached, forget_compiled, refuse_replica
 from .current import Current
 from .hosts import AttentionContext, Host, Layout, ReplacedCall
 from .levels import Level, Pass
+from .ops.compiling import while_compiling
 from .reducers import Reducer
+from .trained import TrainedPasses
 
 _COUNTING = threading.Lock()
 
@@ -45,15 +47,12 @@ class Reduction(Attachment):
         self._last_block = max(ends.values()) - 1
         self._current, self._seen, self._in_head = Current(), Current(), Current()
         self._last: dict[int, Level] = {}
-        self._trained: Pass | None = None
-        self._unfinished = 0
-        self._recomputed: dict[int, Pass] = {}
+        self._trained = TrainedPasses()
         self._replace_calls()
         forget_compiled()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tensors of a pass under way belong to its graph: a copy starts afresh.
-        return {**self.__dict__, '_last': {}, '_trained': None, '_unfinished': 0, '_recomputed': {}}
+        return {**self.__dict__, '_last': {}}
 
     @property
     def cluster_map(self) -> Tensor | None:
@@ -165,17 +164,9 @@ class Reduction(Attachment):
             state = Pass(grid, seen, training)
         else:
             state = Pass(grid, seen, training, threading.get_ident(), torch._C._current_graph_task_id())
-            self._expect_backward(state)
+            self._trained.begin(state)
         self._current.set(state)
         return output
-
-    def _expect_backward(self, state: Pass) -> None:
-        """Keeps the last pass that was trained: under activation checkpointing its blocks run again in backward."""
-        with _COUNTING:
-            # A thread that goes on has ended its backward passes.
-            self._recomputed = {n: one for n, one in self._recomputed.items() if one.thread != state.thread}
-            self._unfinished += state.training
-            self._trained = state if state.training else self._trained if self._unfinished else None
 
     def _state(self) -> Pass | None:
         state = self._current.get()
@@ -184,24 +175,7 @@ class Reduction(Attachment):
         backward = torch._C._current_graph_task_id()
         if backward == -1 or (state is not None and state.backward == backward):
             return state
-        return self._recomputed.get(backward) or self._find_recomputed(backward)
-
-    def _find_recomputed(self, backward: int) -> Pass:
-        """The pass whose blocks run again in this backward pass: the only one that there is, or none."""
-        with _COUNTING:
-            if self._unfinished == 1:
-                passes = [self._trained]
-            else:
-                # The graph of a pass may be run through again.
-                passes = [] if self._unfinished else list({id(one): one for one in self._recomputed.values()}.values())
-            count, self._unfinished = self._unfinished or len(self._recomputed), 0
-            if len(passes) == 1:
-                self._recomputed[backward] = passes[0]
-                return passes[0]
-        raise RuntimeError(
-            f'{count} forward passes came before this backward pass: activation checkpointing with fewer tokens works '
-            'with one. Run backward after each, or switch checkpointing (with_cp) off'
-        )
+        return self._trained.find(backward)
 
     def run_block(self, index: int, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         """Calls a block with the tokens that are due, and returns those that its caller expects."""
@@ -405,20 +379,13 @@ class _BlockContext:
         return self.reduction.attention_context(self.index)
 
 
-def _at_once(function: Callable) -> Callable:
-    """Has compiled code call a function while it is compiled, and not again."""
-    # As torch.compiler.assume_constant_result does, which would import the compiler for everybody.
-    function._dynamo_marked_constant = True
-    return function
-
-
-@_at_once
+@while_compiling
 def _count_pass(reduction: Reduction) -> None:
     with _COUNTING:
         reduction.passes += 1
 
 
-@_at_once
+@while_compiling
 def _count_skipped(reduction: Reduction, rows: int, columns: int) -> None:
     with _COUNTING:
         reduction.skipped += 1
@@ -431,7 +398,7 @@ def _count_skipped(reduction: Reduction, rows: int, columns: int) -> None:
         )
 
 
-@_at_once
+@while_compiling
 def _refuse_in_backward() -> None:
     if torch._C._current_graph_task_id() != -1:
         raise RuntimeError(

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .compiling import while_compiling
+
 Tables = TypeVar('Tables', Tensor, tuple[Tensor, ...])
 
 
@@ -32,11 +34,9 @@ def kept(make: Callable[..., Tables]) -> Callable[..., Tables]:
         with ThreadPoolExecutor(1) as undisturbed:
             return undisturbed.submit(lambda: _each(make(*args), lambda table: _static(table.to(device)))).result()
 
+    @while_compiling
     def constant(args: tuple, device: torch.device) -> Tables:
         return keep(args, device)
-
-    # As torch.compiler.assume_constant_result does, which would import the compiler for everybody.
-    constant._dynamo_marked_constant = True
 
     @wraps(make)
     def table(*args: Any, device: torch.device) -> Tables:
