@@ -3,15 +3,21 @@
 import torch
 from torch import Tensor
 
+from .backend import use_kernels
 from .grid import Grid
-from .labels import mean_by_label
+from .labels import mean_by_label, take_by_label
 from .precision import in_float32
-from .tiles import check_clustering, make_tiles, pool_tokens
+from .tiles import check_clustering, kernels_fit, make_tiles, pool_tokens
 
 
-@in_float32
 def merge_tokens(
-    x: Tensor, grid: Grid, clusters: Grid, iters: int = 1, window: int = 5, sizes: Tensor | None = None
+    x: Tensor,
+    grid: Grid,
+    clusters: Grid,
+    iters: int = 1,
+    window: int = 5,
+    sizes: Tensor | None = None,
+    backend: str = 'auto',
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Groups the tokens of a grid around few centers and takes the groups' means.
 
@@ -26,6 +32,7 @@ def merge_tokens(
         iters: soft iterations before tokens are assigned.
         window: side, in centers, of the neighbourhood that a token may join.
         sizes: how much each token weighs in its group's mean [B, H*W], 1 if left out.
+        backend: 'torch', 'triton' for kernels of a CUDA device, or 'auto': kernels where they can run.
 
     Returns:
         means [B, gh*gw, C], labels [B, H*W] int64, and the groups' sizes [B, gh*gw], sums of their members'.
@@ -34,6 +41,26 @@ def merge_tokens(
         ValueError: shapes or settings don't fit.
     """
     check_clustering(x, grid, clusters, iters, window)
+    if use_kernels(backend, x, sizes) and kernels_fit(x, window):
+        from .triton import shared_update as kernels
+
+        return kernels.merge_tokens(x, grid, clusters, iters, window, sizes, False)
+    return _merge(x, grid, clusters, iters, window, sizes)
+
+
+def restore_updated(before: Tensor, tokens: Tensor, centers: Tensor, labels: Tensor, backend: str = 'auto') -> Tensor:
+    """Tokens before their merge [B, N, C], each with the change of its group's token [B, M, C] from its center."""
+    if use_kernels(backend, before, tokens, centers, labels):
+        from .triton import shared_update as kernels
+
+        return kernels.restore_updated(before, tokens, centers, labels)
+    return before + take_by_label(tokens - centers, labels)
+
+
+@in_float32
+def _merge(
+    x: Tensor, grid: Grid, clusters: Grid, iters: int, window: int, sizes: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
     with torch.no_grad():
         # Detached as well: forward-mode derivatives go through no_grad.

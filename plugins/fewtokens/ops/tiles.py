@@ -129,3 +129,8 @@ def check_clustering(x: Tensor, grid: Grid, clusters: Grid, iters: int, window: 
         raise ValueError(f'clusters {clusters} must be at least 1 and at most the grid {grid} in both directions')
     if window < 1 or iters < 0:
         raise ValueError(f'window={window} must be at least 1 and iters={iters} at least 0')
+
+
+def kernels_fit(x: Tensor, window: int) -> bool:
+    """Whether the kernels of grid clustering take tokens of that width, and so many candidates for each."""
+    return x.shape[2] <= 4096 and window // 2 <= 7

@@ -2,8 +2,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..ops.hourglass import apply_weights, cluster_tokens, reconstruction_weights
-from ..ops.precision import widen
+from ..ops.hourglass import apply_weights, cluster_widely, reconstruction_weights
 from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_choice, reduces
 
 
@@ -50,9 +49,8 @@ class Hourglass(Reducer):
         if not reduces(self.grid, grid):
             return None
         # The weights are of the centers before they are rounded: in half precision a distance to those is another one.
-        wide = widen(tokens)
-        centers, labels = cluster_tokens(wide, grid, self.grid, self.iters, self.window, self.temperature)
-        weights = reconstruction_weights(wide, centers, self.k, self.temperature, self.normalize)
+        centers, labels = cluster_widely(tokens, grid, self.grid, self.iters, self.window, self.temperature)
+        weights = reconstruction_weights(tokens, centers, self.k, self.temperature, self.normalize)
         return Reduced(centers.to(tokens.dtype), labels, weights, self.grid)
 
     def restore(self, tokens: Tensor, record: tuple[Tensor, Tensor]) -> Tensor:

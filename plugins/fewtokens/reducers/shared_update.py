@@ -4,8 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..ops.labels import take_by_label
-from ..ops.shared_update import merge_tokens
+from ..ops.shared_update import merge_tokens, restore_updated
 from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, fits, reduces
 
 
@@ -73,7 +72,7 @@ class SharedUpdate(Reducer):
         return Reduced(means, labels, Update(tokens, means, labels), self.grid, sizes)
 
     def restore(self, tokens: Tensor, record: Update) -> Tensor:
-        return record.before + take_by_label(tokens - record.centers, record.labels)
+        return restore_updated(record.before, tokens, record.centers, record.labels)
 
 
 def check_increasing(after: Sequence[int]) -> None:

@@ -1,0 +1,73 @@
+"""Where an op runs: in PyTorch's form of it, or in a kernel of ours."""
+
+import os
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from .compiling import while_compiling
+
+BACKENDS = ('auto', 'torch', 'triton')
+TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def use_kernels(backend: str, *tensors: Tensor | None) -> bool:
+    """Whether a call of an op runs in kernels.
+
+    'auto' takes them on a CUDA device where triton is. Gradients, `torch.export`, `torch.func` and modes that watch
+    operations get PyTorch's form, whoever asked for what. `torch.compile` sees a kernel as one operation.
+
+    Raises:
+        ValueError: an unknown backend, or 'triton' where kernels can't run.
+    """
+    if backend == 'torch':
+        return False
+    if backend not in BACKENDS:
+        raise ValueError(f'backend={backend!r} must be one of {", ".join(map(repr, BACKENDS))}')
+    given = [tensor for tensor in tensors if tensor is not None]
+    device = given[0].device
+    if not (device.type == 'cuda' and _is_capable(device)) and not (backend == 'triton' and _is_interpreted(device)):
+        if backend == 'auto':
+            return False
+        raise ValueError(f"backend='triton' needs a CUDA device of capability 8.0 and triton; tokens are on {device}")
+    if any(tensor.dtype not in TYPES for tensor in given if tensor.is_floating_point()):
+        return False
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+        return False
+    return _is_compiling() or _is_plain_call(given)
+
+
+def _is_compiling() -> bool:
+    return torch.compiler.is_dynamo_compiling() and not _is_exporting()
+
+
+def _is_exporting() -> bool:
+    return hasattr(torch.compiler, 'is_exporting') and torch.compiler.is_exporting()
+
+
+def _is_plain_call(tensors: list[Tensor]) -> bool:
+    """Whether nothing but the values is wanted of a call."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not torch.jit.is_tracing()
+        and torch.autograd.forward_ad._current_level < 0
+        and all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    )
+
+
+@while_compiling
+def _is_interpreted(device: torch.device) -> bool:
+    """Whether Triton runs its programs on the CPU, slowly: for tests, which ask for it."""
+    return device.type == 'cpu' and os.environ.get('TRITON_INTERPRET') == '1'
+
+
+@while_compiling
+@lru_cache
+def _is_capable(device: torch.device) -> bool:
+    if torch.version.hip is not None or find_spec('triton') is None:
+        return False
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)

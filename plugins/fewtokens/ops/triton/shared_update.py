@@ -1,0 +1,93 @@
+"""SharedUpdate: the merge, and the change that each token takes from its group."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import clustering
+
+
+def merge_tokens(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return (merge_operation if torch.compiler.is_dynamo_compiling() else launch_merge)(*args)
+
+
+@torch.library.custom_op('fewtokens::merge_tokens', mutates_args=())
+def merge_operation(
+    x: Tensor, grid: list[int], clusters: list[int], iters: int, window: int, sizes: Tensor | None, rescale: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return launch_merge(x, grid, clusters, iters, window, sizes, rescale)
+
+
+@merge_operation.register_fake
+def _(x, grid, clusters, iters, window, sizes, rescale):
+    n_centers = clusters[0] * clusters[1]
+    return (
+        x.new_empty((x.shape[0], n_centers, x.shape[2])),
+        x.new_empty(x.shape[:2], dtype=torch.int64),
+        x.new_empty((x.shape[0], n_centers), dtype=torch.float32),
+    )
+
+
+def launch_merge(
+    x: Tensor,
+    grid: list[int],
+    clusters: list[int],
+    iters: int,
+    window: int,
+    sizes: Tensor | None,
+    rescale: bool,
+    together: bool | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `fewtokens.ops.merge_tokens`."""
+    done = clustering.run(x, grid, clusters, iters, window, None, True, sizes, rescale, together)
+    return done.means, done.labels, done.merged
+
+
+@triton.jit(do_not_specialize=['N'])
+def restore_kernel(
+    before, tokens, centers, labels, out, N, C,
+    sbb, sbn, sbc, stb, stn, stc, scb, scn, scc,
+    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    b = tl.program_id(2).to(tl.int64)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    channels = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
+    here = n < N
+    inside = here[:, None] & (channels < C)
+    m = tl.load(labels + b * N + n, mask=here, other=0)[:, None]
+    n = n[:, None]
+    own = tl.load(before + b * sbb + n * sbn + channels * sbc, mask=inside, other=0).to(tl.float32)
+    now = tl.load(tokens + b * stb + m * stn + channels * stc, mask=inside, other=0).to(tl.float32)
+    then = tl.load(centers + b * scb + m * scn + channels * scc, mask=inside, other=0).to(tl.float32)
+    tl.store(out + (b * N + n) * C + channels, (own + (now - then)).to(out.dtype.element_ty), mask=inside)
+
+
+def restore_updated(*args: Any) -> Tensor:
+    return (restore_operation if torch.compiler.is_dynamo_compiling() else launch_restore)(*args)
+
+
+@torch.library.custom_op('fewtokens::restore_updated', mutates_args=())
+def restore_operation(before: Tensor, tokens: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
+    return launch_restore(before, tokens, centers, labels)
+
+
+@restore_operation.register_fake
+def _(before, tokens, centers, labels):
+    return before.new_empty(before.shape)
+
+
+def launch_restore(before: Tensor, tokens: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
+    """As `fewtokens.ops.shared_update.restore_updated`."""
+    batch, n_tokens, channels = before.shape
+    out = before.new_empty(before.shape)
+    block_c = min(triton.next_power_of_2(channels), 512)
+    block_n = max(4096 // block_c, 1)
+    places = (triton.cdiv(n_tokens, block_n), triton.cdiv(channels, block_c), batch)
+    restore_kernel[places](
+        before, tokens, centers, labels.contiguous(), out, n_tokens, channels,
+        *before.stride(), *tokens.stride(), *centers.stride(), BLOCK_N=block_n, BLOCK_C=block_c, num_warps=4,
+    )  # fmt: skip
+    return out

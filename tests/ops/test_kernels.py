@@ -1,0 +1,108 @@
+"""The kernels where there is no device: interpreted in processes of their own, compiled, and chosen."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from fewtokens.ops import cluster_tokens, merge_tokens, reconstruct_tokens
+
+pytest.importorskip('triton', reason='Triton is not installed here')
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize('part, at_least', [('merge', 51), ('cluster', 50), ('reconstruct or restore', 100), ('', 5)])
+def test_interpreted(part, at_least):
+    names = part or 'well or gradients or compiled'
+    command = [sys.executable, '-m', 'pytest', 'interpreted_kernels.py', '-q', '-k', names, '-p', 'no:cacheprovider']
+    environment = {**os.environ, 'TRITON_INTERPRET': '1'}
+    result = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+    closing = result.stdout.strip().rpartition('\n')[2]
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert int(closing.split(' passed')[0]) >= at_least
+
+
+def launches(dtype, width, together):
+    """(kernel, arguments) of every launch of the ops, recorded."""
+    from kernels import recording
+
+    from fewtokens.ops.triton import clustering, hourglass, shared_update
+
+    x, z = torch.zeros(2, 30, width, dtype=dtype), torch.zeros(2, 6, width, dtype=dtype)
+    labels, sizes = torch.zeros(2, 30, dtype=torch.int64), torch.zeros(2, 30)
+    grid, clusters = (5, 6), (2, 3)
+    places = [
+        (clustering, 'cluster_kernel'), (shared_update, 'restore_kernel'), (hourglass, 'compare_kernel'),
+        (hourglass, 'weigh_kernel'), (hourglass, 'apply_kernel'),
+    ]  # fmt: skip
+    with recording(*places) as recorders, mock.patch.object(clustering, '_multiprocessors', lambda device: 132):
+        shared_update.launch_merge(x, grid, clusters, 2, 3, sizes, True, together)
+        hourglass.launch_clustering(x, grid, clusters, 5, 5, None, 50.0, together)
+        nearest, weights = hourglass.launch_weights(x, z, 6, None, 50.0, False)
+        hourglass.launch_product(z, nearest, weights)
+        shared_update.launch_restore(x, z, z, labels)
+    different = {}
+    for recorder in recorders:
+        assert recorder.launches
+        for launch in recorder.launches:
+            different[recorder.kernel.__name__, launch.get('STEP'), launch.get('MEASURED')] = recorder.kernel, launch
+    return different.values()
+
+
+@pytest.mark.skipif(os.environ.get('TRITON_INTERPRET') == '1', reason='TRITON_INTERPRET=1: nothing is compiled')
+@pytest.mark.parametrize(
+    'dtype, width, together, capability',
+    [
+        (torch.bfloat16, 1024, True, 90),
+        (torch.float16, 1000, False, 90),
+        (torch.float32, 768, True, 80),
+    ],
+    ids=str,
+)
+def test_compiled_for_devices_that_are_not_here(dtype, width, together, capability, tmp_path, monkeypatch):
+    from kernels import compile_launch
+
+    monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
+    largest = {80: 163, 90: 227}[capability] * 1024
+    for kernel, launch in launches(dtype, width, together):
+        compiled = compile_launch(kernel, launch, capability)
+        assert compiled.asm['cubin'] and compiled.metadata.shared <= largest
+
+
+def test_one_launch_does_all_steps_of_a_merge():
+    steps = [launch['STEP'] for kernel, launch in launches(torch.bfloat16, 64, True) if 'STEP' in launch]
+    assert set(steps) == {'all'}
+
+
+OPS = [
+    lambda x, **k: merge_tokens(x, (3, 4), (2, 2), **k),
+    lambda x, **k: cluster_tokens(x, (3, 4), (2, 2), **k),
+    lambda x, **k: reconstruct_tokens(x, x, x, 2, **k),
+]
+
+
+@pytest.mark.parametrize('op', OPS)
+def test_a_backend_that_is_not_there_is_named(op, monkeypatch):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    x = torch.randn(1, 12, 4)
+    with pytest.raises(ValueError, match="backend='triton' needs a CUDA device"):
+        op(x, backend='triton')
+    with pytest.raises(ValueError, match="backend='cuda' must be one of 'auto', 'torch', 'triton'"):
+        op(x, backend='cuda')
+
+
+def test_the_cpu_runs_pytorch_and_imports_no_kernel():
+    code = """
+import sys, torch
+from fewtokens.ops import cluster_tokens, merge_tokens, reconstruct_tokens
+x = torch.randn(1, 12, 4)
+merge_tokens(x, (3, 4), (2, 2)); cluster_tokens(x, (3, 4), (2, 2)); reconstruct_tokens(x, x, x, 2)
+assert not [name for name in sys.modules if name.startswith('fewtokens.ops.triton')]
+"""
+    environment = {**os.environ, 'TRITON_INTERPRET': '1'}
+    result = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
