@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 OPENMMLAB = ('onedl-mmcv', 'onedl-mmengine', 'onedl-mmsegmentation', 'onedl-mmdetection')
-PACKAGES = ('fewtokens', 'torch', *OPENMMLAB, 'timm', 'open-clip-torch')
+PACKAGES = ('fewtokens', 'torch', 'triton', *OPENMMLAB, 'timm', 'open-clip-torch')
 
 
 def describe_environment(device: torch.device, **settings: Any) -> dict[str, Any]:

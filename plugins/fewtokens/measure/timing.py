@@ -50,7 +50,7 @@ def time_interleaved(
                 if number >= warmup:
                     seconds[name].append(elapsed)
                 bar.update()
-    return {name: _summarize(np.array(times), np.array(seconds[reference])) for name, times in seconds.items()}
+    return {name: summarize(np.array(times), np.array(seconds[reference])) for name, times in seconds.items()}
 
 
 def _time(call: Callable[[], Any], device: torch.device) -> float:
@@ -66,7 +66,8 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _summarize(seconds: np.ndarray, reference: np.ndarray) -> Timing:
+def summarize(seconds: np.ndarray, reference: np.ndarray) -> Timing:
+    """Of a row's seconds, round by round, beside the reference's."""
     return Timing(
         *(float(v) for v in np.percentile(1e3 * seconds, (50, 20, 80))),
         *(float(v) for v in np.percentile(reference / seconds, (50, 20, 80))),

@@ -1,0 +1,248 @@
+"""The kernels on a CUDA device, alone and in whole passes. Needs torch, triton and timm; skipped where no device is."""
+
+import os
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+import fewtokens
+from fewtokens.ops import backend, dense, merge_tokens, reconstruct_tokens
+from fewtokens.ops.hourglass import cluster_widely
+from fewtokens.ops.shared_update import restore_updated
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no CUDA device here'),
+    pytest.mark.skipif(os.environ.get('TRITON_INTERPRET') == '1', reason='TRITON_INTERPRET=1: not on the device'),
+]
+ROUNDING = {torch.float32: 2e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+SHAPES = [  # batch, grid, clusters, window, iterations, width, type
+    (1, (40, 40), (20, 20), 3, 3, 1024, torch.bfloat16),
+    (2, (64, 64), (32, 32), 3, 2, 1024, torch.bfloat16),
+    (1, (40, 40), (28, 28), 5, 5, 1024, torch.bfloat16),
+    (3, (37, 53), (9, 13), 5, 1, 1000, torch.float16),
+    (1, (40, 40), (20, 20), 3, 2, 768, torch.float32),
+    (2, (14, 14), (1, 2), 5, 0, 37, torch.bfloat16),
+    (1, (24, 24), (8, 8), 1, 1, 4096, torch.bfloat16),
+]
+
+
+@pytest.fixture(autouse=True)
+def exact_products_and_unwritten_memory_that_shows():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
+def poisoned():
+    """New memory is filled with what is no number, so that what a kernel leaves out shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def error(given, expected):
+    return ((given.double() - expected.double()).norm() / expected.double().norm()).item()
+
+
+def smooth(batch, grid, width, dtype):
+    """Tokens of which neighbours are alike."""
+    x = torch.randn(batch, width, *grid, device='cuda')
+    return (
+        (torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False) * 3).flatten(2).transpose(1, 2).to(dtype)
+    )
+
+
+def check_merge(shape, together):
+    from fewtokens.ops.triton.shared_update import launch_merge
+
+    batch, grid, clusters, window, iters, width, dtype = shape
+    x, sizes = smooth(batch, grid, width, dtype), torch.randint(1, 5, (batch, grid[0] * grid[1]), device='cuda').float()
+    with poisoned():
+        means, labels, merged = launch_merge(x, grid, clusters, iters, window, sizes, False, together)
+    expected = merge_tokens(x.double(), grid, clusters, iters, window, sizes.double(), backend='torch')
+    # Two centers may be equally near but for rounding.
+    assert (labels != expected[1]).float().mean() < 2e-3
+    member = torch.nn.functional.one_hot(labels, clusters[0] * clusters[1]).double() * sizes[..., None]
+    assert torch.equal(merged.double(), member.sum(1))
+    exact = member.transpose(1, 2) @ x.double() / merged[..., None].double().clamp_min(1e-30)
+    full = merged > 0
+    assert error(means[full], exact[full]) < ROUNDING[dtype]
+    assert error(means, expected[0]) < max(ROUNDING[dtype], 5e-2)
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_merge_step_by_step(shape):
+    check_merge(shape, together=False)
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_merge_in_one_launch_whose_programs_wait(shape):
+    for _ in range(3):
+        check_merge(shape, together=True)
+
+
+@pytest.mark.parametrize('shape', SHAPES[2:4], ids=str)
+def test_one_launch_gives_what_many_give(shape):
+    from fewtokens.ops.triton.shared_update import launch_merge
+
+    batch, grid, clusters, window, iters, width, dtype = shape
+    for _ in range(20):
+        x = smooth(batch, grid, width, dtype)
+        one, many = (launch_merge(x, grid, clusters, iters, window, None, True, t) for t in (True, False))
+        for given, expected in zip(one, many):
+            torch.testing.assert_close(given, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('shape', SHAPES[2:5], ids=str)
+def test_clustering_and_reconstruction(shape):
+    batch, grid, clusters, window, iters, width, dtype = shape
+    x = smooth(batch, grid, width, dtype)
+    temperature = torch.linspace(20, 80, batch, device='cuda')[:, None, None]
+    with poisoned():
+        centers, labels = cluster_widely(x, grid, clusters, iters, window, temperature, 'triton')
+    wide = x.double()
+    expected = cluster_widely(wide, grid, clusters, iters, window, temperature.double(), 'torch')
+    assert error(centers, expected[0]) < 1e-4
+    assert (labels != expected[1]).float().mean() < 1e-3
+    z = torch.randn_like(centers).to(dtype)
+    for normalize in ('sum', 'l2'):
+        with poisoned():
+            given = reconstruct_tokens(z, x, centers, 20, temperature, normalize, 'triton')
+        whole = reconstruct_tokens(z.double(), wide, centers.double(), 20, temperature.double(), normalize, 'torch')
+        assert error(given, whole) < 2 * ROUNDING[dtype]
+
+
+@pytest.mark.parametrize('dtype', ROUNDING, ids=str)
+def test_restoring(dtype):
+    before, tokens = torch.randn(2, 1601, 1000, device='cuda').to(dtype), torch.randn(2, 401, 1000, device='cuda')
+    tokens, centers = tokens.to(dtype)[:, 1:], torch.randn(2, 400, 1000, device='cuda').to(dtype)
+    labels = torch.randint(0, 400, (2, 1600), device='cuda')
+    with poisoned():
+        given = restore_updated(before[:, 1:], tokens, centers, labels, 'triton')
+    parts = [each.double() for each in (before[:, 1:], tokens, centers)]
+    assert error(given, restore_updated(*parts, labels)) < ROUNDING[dtype] / 2
+
+
+def test_the_dense_forms_agree():
+    x = smooth(1, (24, 20), 64, torch.float32)
+    for given, expected in zip(
+        merge_tokens(x, (24, 20), (8, 7), 2, 3), dense.merge_tokens(x.double(), (24, 20), (8, 7), 2, 3)
+    ):
+        torch.testing.assert_close(given.double(), expected.double(), rtol=1e-4, atol=1e-4)
+
+
+# Whole passes
+
+REDUCERS = {
+    'SharedUpdate': fewtokens.SharedUpdate(2, 7, iters=3, window=3),
+    'nested': fewtokens.SharedUpdate((1, 3), (10, 5)),
+    'Hourglass': fewtokens.Hourglass(2, 10),
+    'BipartiteMerge': fewtokens.BipartiteMerge((1, 2, 3), 24),
+    'AvgPool': fewtokens.AvgPool(2, 7),
+}
+
+
+@pytest.fixture(params=REDUCERS)
+def reducer(request):
+    return REDUCERS[request.param]
+
+
+def vit(dtype=torch.bfloat16):
+    vision_transformer = pytest.importorskip('timm.models.vision_transformer')
+    torch.manual_seed(0)
+    model = vision_transformer.VisionTransformer(
+        img_size=224, embed_dim=192, depth=6, num_heads=3, num_classes=0, global_pool=''
+    )
+    return model.to('cuda', dtype).eval()
+
+
+def images(dtype=torch.bfloat16, batch=2):
+    return torch.randn(batch, 3, 224, 224, device='cuda', dtype=dtype)
+
+
+@contextmanager
+def attached(model, reducer):
+    with fewtokens.attach(model, reducer) as attachment, torch.inference_mode():
+        yield attachment
+    assert attachment.passes > 0
+
+
+def test_nothing_waits(reducer):
+    model, x = vit(), images()
+    with attached(model, reducer):
+        model(x)
+        torch.cuda.set_sync_debug_mode('error')
+        try:
+            model(x)
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
+
+
+def test_nothing_waits_in_pytorch_either(reducer, monkeypatch):
+    monkeypatch.setattr(backend, '_is_capable', lambda device: False)
+    test_nothing_waits(reducer)
+
+
+def test_a_captured_pass_gives_what_an_eager_one_gives(reducer):
+    model, x = vit(), images()
+    with attached(model, reducer):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                model(x)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = model(x)
+        for _ in range(3):
+            x.copy_(images())
+            graph.replay()
+            assert error(out, model(x)) < 1e-3
+
+
+def test_a_pass_in_kernels_is_one_in_pytorch(reducer, monkeypatch):
+    model, x = vit(torch.float32), images(torch.float32)
+    with attached(model, reducer):
+        given = model(x)
+        monkeypatch.setattr(backend, '_is_capable', lambda device: False)
+        assert error(given, model(x)) < 1e-3
+
+
+@pytest.mark.parametrize('name', ['SharedUpdate', 'Hourglass'])
+def test_compiled_whole(name):
+    model, x = vit(torch.float32), images(torch.float32)
+    with fewtokens.attach(model, REDUCERS[name]), torch.no_grad():
+        expected = model(x)
+        assert error(torch.compile(model, fullgraph=True)(x), expected) < 1e-3
+
+
+def test_gradients():
+    model, x = vit(torch.float32), images(torch.float32).requires_grad_()
+    with fewtokens.attach(model, REDUCERS['SharedUpdate']):
+        model(x).square().mean().backward()
+    assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
+
+
+def test_autocast():
+    model, x = vit(torch.float32), images(torch.float32)
+    with attached(model, REDUCERS['SharedUpdate']), torch.autocast('cuda', torch.bfloat16):
+        assert model(x).isfinite().all()
+
+
+def test_the_channels_of_a_bias_are_its_mask():
+    from fewtokens.hosts.attention import channel_attention, key_mask
+
+    for width in (64, 80):
+        q, k, v = torch.randn(3, 2, 3, 101, width, device='cuda', dtype=torch.bfloat16)
+        bias = torch.randint(0, 9, (2, 101), device='cuda').float().log()
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            q.double(), k.double(), v.double(), key_mask(bias.double())
+        )
+        assert error(channel_attention(q, k, v, bias), expected) < 1e-2
