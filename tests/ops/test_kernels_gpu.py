@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fewtokens
-from fewtokens.ops import backend, dense, merge_tokens, reconstruct_tokens
+from fewtokens.ops import backend, dense, k_medoids, merge_tokens, reconstruct_tokens
 from fewtokens.ops.hourglass import cluster_widely
 from fewtokens.ops.shared_update import restore_updated
 
@@ -246,3 +246,19 @@ def test_the_channels_of_a_bias_are_its_mask():
             q.double(), k.double(), v.double(), key_mask(bias.double())
         )
         assert error(channel_attention(q, k, v, bias), expected) < 1e-2
+
+
+@pytest.mark.parametrize('settings', [dict(), dict(p=1.0), dict(metric='cosine'), dict(normalize=True)], ids=str)
+def test_medoids_of_a_sample_do_not_depend_on_its_batch(settings):
+    x = torch.randn(8, 300, 512, device='cuda')
+    expected = k_medoids(x.cpu().double(), 40, **settings)
+    together = k_medoids(x, 40, **settings)
+    assert (together[0].cpu() == expected[0]).float().mean() > 0.95
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        unread = k_medoids(x, 40, max_iters=20, wait=False, **settings)
+        alone = k_medoids(x[3:4], 40, max_iters=20, wait=False, **settings)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    for whole, other, one in zip(together, unread, alone):
+        assert torch.equal(whole, other) and torch.equal(whole[3:4], one)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fewtokens.ops import dense, k_medoids, medoids
 
@@ -34,6 +35,21 @@ def test_stops_when_no_medoid_moves(features, monkeypatch):
     monkeypatch.setattr(medoids, '_best_members', lambda *args: rounds.append(1) or update(*args))
     k_medoids(features(1, (2, 14, 14, 256)), 60)
     assert len(rounds) < 10
+
+
+@pytest.mark.parametrize('metric', ['euclidean', 'cosine'])
+def test_without_waiting_the_same_are_picked(metric):
+    x = torch.randn(4, 40, 5)
+    for given, expected in zip(k_medoids(x, 20, metric, max_iters=20, wait=False), k_medoids(x, 20, metric)):
+        assert torch.equal(given, expected)
+
+
+@pytest.mark.parametrize('settings', [dict(), dict(p=1.0), dict(metric='cosine'), dict(normalize=True)])
+def test_nothing_is_read_back_without_waiting(settings):
+    with FakeTensorMode():
+        x = torch.randn(4, 40, 5, device='cuda')
+        medoids, labels = k_medoids(x, 20, max_iters=3, wait=False, **settings)
+        assert medoids.shape == (4, 20) and labels.shape == (4, 40) and labels.device.type == 'cuda'
 
 
 def test_a_sample_does_not_depend_on_its_batch():

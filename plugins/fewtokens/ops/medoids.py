@@ -18,6 +18,7 @@ def k_medoids(
     normalize: bool = False,
     max_iters: int = 100,
     tol: float = 1e-6,
+    wait: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Picks k of each sample's points so that every point is near one of them.
 
@@ -33,6 +34,8 @@ def k_medoids(
         normalize: cluster the points divided by their norms; the start still goes by the norms as they were.
         max_iters: rounds at most.
         tol: a medoid that moved no farther than this counts as at rest.
+        wait: end when no medoid moves, for which a device is waited for each round. False runs all of `max_iters`,
+            with the same result, and reads nothing back, as a CUDA graph needs it: let there be few.
 
     Returns:
         medoids [B, k] int64, ascending indices of points, and labels [B, N] int64, each point's position in medoids.
@@ -46,11 +49,11 @@ def k_medoids(
         x = x / (norms[:, :, None] + 1e-6)
     # A point that isn't finite is far from everything, itself included; the rest is clustered as usual.
     distances = _pairwise_distances(x, metric, p).nan_to_num_(nan=_FAR, posinf=_FAR)
-    return choose_medoids(distances, norms, k, max_iters, tol)
+    return choose_medoids(distances, norms, k, max_iters, tol, wait)
 
 
 def choose_medoids(
-    distances: Tensor, norms: Tensor, k: int, max_iters: int = 100, tol: float = 1e-6
+    distances: Tensor, norms: Tensor, k: int, max_iters: int = 100, tol: float = 1e-6, wait: bool = True
 ) -> tuple[Tensor, Tensor]:
     """k-medoids on distances [B, N, N], starting from the point of largest norm [B, N]; returns as `k_medoids`."""
     medoids = _farthest_first(distances, norms, k)
@@ -61,7 +64,11 @@ def choose_medoids(
         shift = among.gather(1, moved[:, :, None].expand(-1, -1, among.shape[2])).gather(2, old[:, :, None])[:, :, 0]
         # By index too: rounding leaves some distance between a point and itself.
         still = ((moved == old) | (shift <= tol)).all(dim=1)
-        medoids[active] = torch.where(still[:, None], old, moved)
+        moved = torch.where(still[:, None], old, moved)
+        if not wait:
+            medoids = moved
+            continue
+        medoids[active] = moved
         active = active[~still]
         if not len(active):
             break
@@ -81,7 +88,14 @@ def _check(x: Tensor, k: int, metric: str, p: float) -> None:
 
 
 def _pairwise_distances(x: Tensor, metric: str, p: float) -> Tensor:
-    """[B, N, N], sample by sample: how the products round must not rest on the rest of the batch."""
+    """[B, N, N]; how they round must not rest on the rest of the batch."""
+    if x.device.type != 'cpu':
+        # Pair by pair: how a batch of products rounds may rest on its size. One sample after the other would be slow.
+        apart = torch.cdist(x, x, 2.0 if metric == 'cosine' else p, compute_mode='donot_use_mm_for_euclid_dist')
+        if metric != 'cosine':
+            return apart
+        squared = x.square().sum(dim=2)
+        return 1 - (squared[:, :, None] + squared[:, None, :] - apart.square()) / 2
     if metric == 'cosine':
         return torch.stack([1 - sample @ sample.T for sample in x])
     # In clusters of two, both members are equally central: which one is taken, here and in the published code, rests on
