@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+READS_CONTEXT_VARIABLES = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 14)
+"""Whether code that this version of PyTorch compiles can; what another task of the thread set is seen where not."""
+
 
 class Current:
     """A value that every thread and every asyncio task has its own of: None until it is set there.
@@ -20,13 +23,18 @@ class Current:
 
     def get(self) -> Any:
         value = getattr(self._of_thread, 'compiled', None)
-        return self._of_task.get() if value is None else value
+        if value is not None:
+            return value
+        if torch.compiler.is_dynamo_compiling() and not READS_CONTEXT_VARIABLES:
+            return getattr(self._of_thread, 'latest', None)
+        return self._of_task.get()
 
     def set(self, value: Any) -> None:
         if torch.compiler.is_dynamo_compiling():
             self._of_thread.compiled = value
         else:
             self._of_thread.compiled = None
+            self._of_thread.latest = value
             self._of_task.set(value)
 
     def __reduce__(self) -> tuple:

@@ -241,7 +241,7 @@ class Reduction(Attachment):
     def _note_reduced(self, state: Pass, index: int, level: Level) -> None:
         if not state.counted:
             state.counted = True
-            _count_pass(self)
+            self._count_pass()
         if _is_plain(level.reduced.labels):
             state.maps[index] = level.labels_alone()
         self._last = state.maps
@@ -249,7 +249,26 @@ class Reduction(Attachment):
     def _note_skipped(self, state: Pass, layout: Layout) -> None:
         if not state.counted:
             state.counted = True
-            _count_skipped(self, *layout.grid)
+            self._count_skipped(*layout.grid)
+
+    # Methods: of other functions, compiled code calls none with such an argument.
+
+    @while_compiling
+    def _count_pass(self) -> None:
+        with _COUNTING:
+            self.passes += 1
+
+    @while_compiling
+    def _count_skipped(self, rows: int, columns: int) -> None:
+        with _COUNTING:
+            self.skipped += 1
+            first = self.skipped == 1
+        if first:
+            warnings.warn(
+                f'an input of {rows} x {columns} tokens has too few of them for {self.reducer}: it went through '
+                'unchanged, as will others like it',
+                stacklevel=2,
+            )
 
     def _leave_block(self, state: Pass, index: int, level: Level, output: Any) -> Any:
         """A block's output as its caller expects it: whole where somebody sees it."""
@@ -377,25 +396,6 @@ class _BlockContext:
 
     def __call__(self) -> AttentionContext | None:
         return self.reduction.attention_context(self.index)
-
-
-@while_compiling
-def _count_pass(reduction: Reduction) -> None:
-    with _COUNTING:
-        reduction.passes += 1
-
-
-@while_compiling
-def _count_skipped(reduction: Reduction, rows: int, columns: int) -> None:
-    with _COUNTING:
-        reduction.skipped += 1
-        first = reduction.skipped == 1
-    if first:
-        warnings.warn(
-            f'an input of {rows} x {columns} tokens has too few of them for {reduction.reducer}: it went through '
-            'unchanged, as will others like it',
-            stacklevel=2,
-        )
 
 
 @while_compiling

@@ -23,7 +23,7 @@ class OnTheCPU(TorchFunctionMode):
 @pytest.fixture
 def small(monkeypatch):
     """Tiny models and shapes; a call takes a millisecond; a graph is the call itself."""
-    monkeypatch.setattr(timing, '_once', lambda call, repeats: call() is None or 1.0)
+    monkeypatch.setattr(timing, '_once', lambda call, repeats: 1.0)
     for module in (kernels, passes, attention):
         monkeypatch.setattr(module, 'captured', lambda call: call)
     monkeypatch.setattr(passes, 'MODELS', {'ViT-B': dict(embed_dim=16, depth=4, num_heads=2)})
@@ -31,6 +31,7 @@ def small(monkeypatch):
     monkeypatch.setattr(attention, 'SHAPES', [attention.Heads(1, 9, 2, 8)])
     monkeypatch.setattr(kernels, 'measure_ceilings', lambda results: dict(bytes_per_s=1e12, flops_per_s=1e15))
     monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: None)
+    monkeypatch.setattr(torch, 'compile', lambda call, **options: call)
     with OnTheCPU():
         yield
 
@@ -74,6 +75,13 @@ def test_what_fails_is_a_row(small, monkeypatch):
 
 def test_when_the_time_is_over_the_rest_says_so(small):
     assert {row['failure'] for row in run_small(['passes', 'ops'], seconds=-1)} == {'no time left'}
+
+
+def test_compiled_passes_and_how_long_compiling_took(small):
+    rows = run_small(['compiled'])
+    assert not [row for row in rows if 'failure' in row]
+    assert {row['mode'] for row in rows if 'mode' in row} == {'compile', 'compile + graph'}
+    assert [row['name'] for row in rows if 'compiling_seconds' in row][:3] == ['host', 'Hourglass', 'SharedUpdate']
 
 
 def test_attention_in_its_ways(small):

@@ -223,6 +223,18 @@ def test_compiled_whole(name):
         assert error(torch.compile(model, fullgraph=True)(x), expected) < 1e-3
 
 
+@torch.no_grad()
+def test_ops_compiled_whole():
+    def both(x):
+        means, labels, _ = merge_tokens(x, (14, 14), (7, 7), 2, 3)
+        centers = cluster_widely(x, (14, 14), (7, 7), 2, 3, 50.0)[0]
+        return restore_updated(x, 2 * means, means, labels), reconstruct_tokens(centers, x, centers, 20)
+
+    x = smooth(2, (14, 14), 192, torch.bfloat16)
+    for given, expected in zip(torch.compile(both, fullgraph=True)(x), both(x)):
+        assert error(given, expected) < 1e-2
+
+
 def test_gradients():
     model, x = vit(torch.float32), images(torch.float32).requires_grad_()
     with fewtokens.attach(model, REDUCERS['SharedUpdate']):

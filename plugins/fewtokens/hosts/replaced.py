@@ -34,8 +34,9 @@ class ReplacedCall:
         return self.function(self.module, self.call_previous, *args, **kwargs)
 
     def call_previous(self, *args: Any, **kwargs: Any) -> Any:
-        method = self.previous or getattr(type(self.module), self.name).__get__(self.module)
-        return method(*args, **kwargs)
+        if self.previous is not None:
+            return self.previous(*args, **kwargs)
+        return getattr(type(self.module), self.name)(self.module, *args, **kwargs)
 
     def remove(self) -> None:
         if self.removed:

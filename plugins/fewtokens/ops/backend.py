@@ -43,7 +43,9 @@ def _is_compiling() -> bool:
     return torch.compiler.is_dynamo_compiling() and not _is_exporting()
 
 
+@while_compiling
 def _is_exporting() -> bool:
+    # Asked while compiling and not by what is compiled, in which some versions of PyTorch take it to be always true.
     return hasattr(torch.compiler, 'is_exporting') and torch.compiler.is_exporting()
 
 

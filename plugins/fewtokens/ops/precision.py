@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .compiling import while_compiling
+
 
 def in_float32(op: Callable) -> Callable:
     """Runs an op with its tensors in float32, and casts its first result back to its first tensor's type."""
@@ -24,9 +26,14 @@ def in_float32(op: Callable) -> Callable:
 
 def without_autocast(device_type: str) -> AbstractContextManager:
     """Autocast switched off where the device has it: the meta device, on which costs are counted, has none."""
-    if torch.amp.is_autocast_available(device_type):
+    if _has_autocast(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
+
+
+@while_compiling
+def _has_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
 
 
 def widen(value: Any) -> Any:
