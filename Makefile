@@ -6,7 +6,7 @@ VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 PIP := $(VENV_PYTHON) -m pip --disable-pip-version-check --quiet
 
-.PHONY: install test quality style demo bench
+.PHONY: install test test-gpu quality style demo bench bench-gpu
 
 install: $(INSTALLED)
 
@@ -40,6 +40,13 @@ BENCH_PLUGINS := --plugin "Hourglass(after=10, grid=(28, 28))" \
 	--plugin "SharedUpdate(after=6, grid=(20, 20))"
 
 bench: bench-float32 bench-bfloat16 bench-swin bench-video bench-medoids
+
+# On a machine with a CUDA device, triton and timm: no OpenMMLab is needed, so nothing is installed.
+bench-gpu:
+	PYTHONPATH=plugins $(PYTHON) tools/benchmark_gpu.py
+
+test-gpu:
+	PYTHONPATH=plugins $(PYTHON) -m pytest -m gpu tests/ops
 
 bench-swin: $(INSTALLED)
 	$(VENV_PYTHON) tools/benchmark.py configs/hourglass/mask2former_swin-l_coco-instance_12-8x8.py --shape 512 768 \

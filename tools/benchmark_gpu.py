@@ -23,7 +23,7 @@ def main() -> int:
         '--parts',
         nargs='+',
         choices=PARTS,
-        default=['settings', 'ops', 'passes', 'attention', 'steps'],
+        default=list(PARTS[:-1]),
         help='what to measure, in this order',
     )
     parser.add_argument('--seconds', type=float, default=150.0, help='after these no further row is begun')
@@ -33,7 +33,7 @@ def main() -> int:
         print('error: there is no CUDA device here; make bench measures on the CPU', file=sys.stderr)
         return 2
     name = torch.cuda.get_device_name()
-    stem = f'gpu-{datetime.date.today().isoformat()}-{name.replace(" ", "-")}'
+    stem = f'gpu-{datetime.datetime.now():%Y-%m-%d-%H%M}-{name.replace(" ", "-")}'
     environment = describe_environment(
         torch.device('cuda'), cuda=torch.version.cuda, capability=torch.cuda.get_device_capability()
     )

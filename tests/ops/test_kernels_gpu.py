@@ -76,7 +76,7 @@ def check_merge(shape, together):
     assert error(means, expected[0]) < max(ROUNDING[dtype], 5e-2)
 
 
-@pytest.mark.parametrize('shape', SHAPES, ids=str)
+@pytest.mark.parametrize('shape', SHAPES[2:4], ids=str)
 def test_merge_step_by_step(shape):
     check_merge(shape, together=False)
 
@@ -215,26 +215,6 @@ def test_a_pass_in_kernels_is_one_in_pytorch(reducer, monkeypatch):
         assert error(given, model(x)) < 1e-3
 
 
-@pytest.mark.parametrize('name', ['SharedUpdate', 'Hourglass'])
-def test_compiled_whole(name):
-    model, x = vit(torch.float32), images(torch.float32)
-    with fewtokens.attach(model, REDUCERS[name]), torch.no_grad():
-        expected = model(x)
-        assert error(torch.compile(model, fullgraph=True)(x), expected) < 1e-3
-
-
-@torch.no_grad()
-def test_ops_compiled_whole():
-    def both(x):
-        means, labels, _ = merge_tokens(x, (14, 14), (7, 7), 2, 3)
-        centers = cluster_widely(x, (14, 14), (7, 7), 2, 3, 50.0)[0]
-        return restore_updated(x, 2 * means, means, labels), reconstruct_tokens(centers, x, centers, 20)
-
-    x = smooth(2, (14, 14), 192, torch.bfloat16)
-    for given, expected in zip(torch.compile(both, fullgraph=True)(x), both(x)):
-        assert error(given, expected) < 1e-2
-
-
 def test_gradients():
     model, x = vit(torch.float32), images(torch.float32).requires_grad_()
     with fewtokens.attach(model, REDUCERS['SharedUpdate']):
@@ -274,3 +254,23 @@ def test_medoids_of_a_sample_do_not_depend_on_its_batch(settings):
         torch.cuda.set_sync_debug_mode('default')
     for whole, other, one in zip(together, unread, alone):
         assert torch.equal(whole, other) and torch.equal(whole[3:4], one)
+
+
+@pytest.mark.parametrize('name', ['SharedUpdate', 'Hourglass'])
+def test_compiled_whole(name):
+    model, x = vit(torch.float32), images(torch.float32)
+    with fewtokens.attach(model, REDUCERS[name]), torch.no_grad():
+        expected = model(x)
+        assert error(torch.compile(model, fullgraph=True)(x), expected) < 1e-3
+
+
+@torch.no_grad()
+def test_ops_compiled_whole():
+    def both(x):
+        means, labels, _ = merge_tokens(x, (14, 14), (7, 7), 2, 3)
+        centers = cluster_widely(x, (14, 14), (7, 7), 2, 3, 50.0)[0]
+        return restore_updated(x, 2 * means, means, labels), reconstruct_tokens(centers, x, centers, 20)
+
+    x = smooth(2, (14, 14), 192, torch.bfloat16)
+    for given, expected in zip(torch.compile(both, fullgraph=True)(x), both(x)):
+        assert error(given, expected) < 1e-2

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -42,6 +43,11 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return flex_attention(q, k, v, score_mod=lambda score, b, h, i, j: score + bias[b, j])
 
 
+@lru_cache
+def _compiled_flex() -> Callable:
+    return torch.compile(_flex)
+
+
 def forms_of(shape: Heads) -> dict[str, Call]:
     """By name; the first has no bias."""
     dtype = getattr(torch, shape.dtype)
@@ -50,12 +56,11 @@ def forms_of(shape: Heads) -> dict[str, Call]:
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     bias = torch.full((shape.batch, shape.tokens), math.log(4), device='cuda')
     bias[:, 0] = 0
-    flex = torch.compile(_flex, dynamic=False)
     ways: dict[str, Callable] = {
         'mask': lambda: _with_mask(None, q, k, v, bias),
         'mask, memory-efficient': lambda: _with_mask(SDPBackend.EFFICIENT_ATTENTION, q, k, v, bias),
         'mask, cuDNN': lambda: _with_mask(SDPBackend.CUDNN_ATTENTION, q, k, v, bias),
-        'FlexAttention': lambda: flex(q, k, v, bias),
+        'FlexAttention': lambda: _compiled_flex()(q, k, v, bias),
         'extra key channels': lambda: channel_attention(q, k, v, bias),
     }
     return {'no bias': lambda: F.scaled_dot_product_attention(q, k, v), **ways}

@@ -93,7 +93,7 @@ def twin(model: nn.Module) -> nn.Module:
 
 
 def calls_of(setup: Setup, compiled: bool = False) -> dict[str, Call]:
-    """The passes to compare, by name. Those that aren't compiled have twins whose ops run in PyTorch's form."""
+    """The passes to compare, by name; if they aren't compiled, with twins in PyTorch's form, and a free one."""
     model, images = setup.build()
 
     def passing(reducer: Reducer | None) -> Call:
@@ -114,8 +114,9 @@ def calls_of(setup: Setup, compiled: bool = False) -> dict[str, Call]:
         calls[name] = passing(reducer)
         if not compiled:
             calls[f'{name}, PyTorch'] = in_pytorch(passing(reducer))
-    shared = setup.reducers()['SharedUpdate']
-    calls['free'] = passing(Free(shared.after, shared.grid))
+    if not compiled:
+        shared = setup.reducers()['SharedUpdate']
+        calls['free'] = passing(Free(shared.after, shared.grid))
     return calls
 
 

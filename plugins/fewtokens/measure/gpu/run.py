@@ -6,7 +6,7 @@ from dataclasses import replace
 from . import attention, kernels, passes
 from .timing import Results
 
-PARTS = ('settings', 'ops', 'passes', 'attention', 'steps', 'compiled')
+PARTS = ('ops', 'passes', 'steps', 'settings', 'attention', 'compiled')
 """In the order they are run."""
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..grid import Grid
 from . import products, steps
 
-INTERPRETED = products.INTERPRETED.value
-"""Interpreted programs run one after the other: none can wait for a later one."""
+TOGETHER = not products.INTERPRETED.value
+"""Whether one launch does all steps. Interpreted programs run one after the other: none can wait for a later one."""
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -176,7 +176,7 @@ def run(
         temperature: one, or [B] of them; None follows the data.
         members: whether to gather the means of each label's tokens.
         sizes, rescale: of those means.
-        together: whether one launch does all steps; None where programs can wait for each other.
+        together: whether one launch does all steps; None: `TOGETHER`.
     """
     batch, n_tokens, channels = x.shape
     plan = make_plan(batch, channels, tuple(grid), tuple(clusters), window)
@@ -197,7 +197,7 @@ def run(
         temperature = each(temperature, batch)
     else:
         temperature, fixed = None, float(temperature)
-    together = not INTERPRETED if together is None else together
+    together = TOGETHER if together is None else together
     arguments = dict(
         x=x,
         sizes=sizes,
