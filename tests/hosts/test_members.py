@@ -35,6 +35,20 @@ def test_a_cluster_without_members_has_its_place_on_the_grid():
     assert Members(labels, 4, None, None).mean(values).flatten().tolist() == [3.0, 0.0, 0.0, 7.0]
 
 
+def test_what_is_made_of_the_same_values_is_made_once():
+    members, calls = Members(torch.zeros(1, 4, dtype=torch.int64), 1, (2, 2), (1, 1)), []
+
+    def make(values, of):
+        calls.append(values)
+        return of.mean(values)
+
+    first, second = torch.randn(1, 4, 2), torch.randn(1, 4, 2)
+    assert members.once(make, first) is members.once(make, first) and len(calls) == 1
+    assert torch.equal(members.once(make, second), members.mean(second)) and len(calls) == 2
+    learned = first.requires_grad_()
+    assert members.once(make, learned).requires_grad and members.once(make, learned).requires_grad and len(calls) == 4
+
+
 def test_means_of_half_precision_are_taken_in_single():
     values = torch.full((1, 4096, 1), 1.0, dtype=torch.bfloat16)
     labels = torch.zeros(1, 4096, dtype=torch.int64)

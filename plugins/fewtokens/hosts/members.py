@@ -1,8 +1,10 @@
 """Which tokens the reduced ones stand for."""
 
-from dataclasses import dataclass
-from typing import Optional
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Optional
 
+import torch
 from torch import Tensor
 
 from ..ops.grid import Grid
@@ -25,6 +27,17 @@ class Members:
     """(h, w) of the reduced tokens; None for tokens on no grid."""
     outer: Optional['Members'] = None
     """Of the stage before, which made the tokens."""
+
+    made: list[Any] = field(default_factory=list, compare=False, repr=False)
+    """The last values of `once`, and what was made of them."""
+
+    def once(self, make: Callable[[Tensor, 'Members'], Tensor], values: Tensor) -> Tensor:
+        """`make(values, self)`, made once for all blocks of a pass that are given the same values."""
+        if values.requires_grad or torch.compiler.is_dynamo_compiling():
+            return make(values, self)
+        if not self.made or self.made[0] is not values:
+            self.made[:] = values, make(values, self)
+        return self.made[1]
 
     def mean(self, values: Tensor) -> Tensor:
         """Means over the tokens of an image that each reduced token stands for, [B or 1, N, C] -> [B, M, C].

@@ -90,5 +90,5 @@ def find_tower(visual: nn.Module) -> Tower:
         trunk, reason = host.backbone, 'its blocks take no mask'
     else:
         return Tower(visual, host)
-    name = type(trunk).__name__ if trunk is visual else f"timm's {type(trunk).__name__}"
-    raise ValueError(f'the visual tower {name} cannot be used: {reason}. {_FITTING}')
+    of_timm = "timm's " if trunk is getattr(visual, 'trunk', None) else ''
+    raise ValueError(f'the visual tower {of_timm}{type(trunk).__name__} cannot be used: {reason}. {_FITTING}')
