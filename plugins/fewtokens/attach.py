@@ -44,6 +44,8 @@ def supported(model: nn.Module) -> str:
         ]
         if host.relative_positions:
             lines.append('  relative positions: methods that keep a grid')
+        if host.rotary_positions:
+            lines.append("  rotary positions: a reduced token has the mean of its members'")
     return '\n'.join(lines)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .attachment import Attachment, attached, forget_compiled, refuse_replica
 from .current import Current
-from .hosts import AttentionContext, Host, Layout, ReplacedCall
+from .hosts import AttentionContext, Host, Layout, Members, ReplacedCall
 from .levels import Level, Pass
 from .ops.compiling import while_compiling
 from .reducers import Reducer
@@ -232,7 +232,9 @@ class Reduction(Attachment):
         merged = after.join(prefix, reduced.tokens)
         counts = tuple(each.shape[1] - layout.num_prefix_tokens for each in (tokens, merged))
         counted = reduced.sizes is not None and stage.size_bias
-        context = AttentionContext(after, after.per_token(reduced.sizes.log()) if counted else None)
+        of_outer = None if outer is None else outer.context.members
+        members = Members(reduced.labels, reduced.tokens.shape[1], layout.grid, reduced.grid, of_outer)
+        context = AttentionContext(after, after.per_token(reduced.sizes.log()) if counted else None, members)
         end = self.host.region_end(index)
         level = state.levels[index] = Level(stage, reduced, layout, after, end, counts, outer, context)
         self._note_reduced(state, index, level)

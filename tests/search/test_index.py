@@ -155,6 +155,32 @@ def test_another_model_is_refused(index, folder):
     assert len(VideoIndex(index.path)) == 5
 
 
+LATE = 'SegmentClustering(segments=1, clusters=2, after=8)'
+
+
+@pytest.mark.parametrize(
+    'known, given',
+    [
+        (
+            'SegmentClustering(after=1, clusters=3, segments=2, p=2.0)',
+            'SegmentClustering(segments=2, clusters=3, after=1)',
+        ),
+        (
+            ['SegmentClustering(segments=2, clusters=3)', LATE],
+            ['SegmentClustering(segments=2, clusters=3, after=6)', LATE],
+        ),
+    ],
+)
+def test_a_clustering_is_the_same_however_an_older_index_has_it_written(index, folder, known, given):
+    update(index, folder, model=dict(model=dict(clustering=known)))
+    assert summary(update(index, folder, model=dict(model=dict(clustering=given)))) == (0, 0, 0, 5)
+    other = 'SegmentClustering(segments=2, clusters=4, after=1)'
+    with pytest.raises(
+        ValueError, match=r'another model: model.clustering is SegmentClustering\(segments=2, clusters=4'
+    ):
+        update(index, folder, model=dict(model=dict(clustering=other)))
+
+
 def test_another_folder_is_refused_and_a_moved_one_is_not(index, folder, tmp_path):
     update(index, folder)
     other = tmp_path / 'other'

@@ -20,7 +20,8 @@ from videos import moving_frames, write_video
 from fewtokens.retrieval.decode import open_video
 from fewtokens.search.index_files import read_manifest
 from fewtokens.search.indexing import encode_videos, find_videos
-from fewtokens.search.model import build, from_config, make_loader
+from fewtokens.search.model import build, from_config, make_loader, read_saved, saved
+from fewtokens.video.clustered import VideoPlugin
 
 TOOL = Path(__file__).parents[2] / 'tools/search_videos.py'
 PLUGIN = 'SegmentClustering(segments=2, clusters=3, after=1)'
@@ -108,6 +109,9 @@ def test_a_second_run_needs_no_model_and_encodes_what_is_new(main, folder, model
     assert before.model['model']['clustering'] == PLUGIN
     (folder / 'a.mp4').unlink()
     write_video(folder / 'f.mp4', moving_frames(5, seed=9))
+    # As older versions wrote it: whatever text was given.
+    manifest = tmp_path / 'index/manifest.json'
+    manifest.write_text(manifest.read_text().replace(PLUGIN, 'SegmentClustering(after=1, clusters=3, segments=2)'))
     # The index keeps the architecture and where the weights are.
     for name in ('tiny.py', 'clip.json'):
         (tmp_path / name).unlink()
@@ -152,7 +156,9 @@ def test_a_plugin_line_of_the_config_is_at_work_in_the_index(tmp_path):
         hooks = [dict(type='FewTokensHook', **line)]
         path.write_text(f"_base_ = '{demo}/clip_clips.py'\ncustom_hooks = {hooks!r}\n")
         if message is None:
-            assert from_config(str(path), str(demo / 'clip_clips.pth'))['model']['clustering'] == plugin
+            setting = from_config(str(path), str(demo / 'clip_clips.pth'))
+            assert setting['model']['clustering'] == VideoPlugin.parse(plugin)
+            assert saved(setting)['model']['clustering'] == plugin and read_saved(saved(setting)) == setting
         else:
             with pytest.raises(ValueError, match=message):
                 from_config(str(path), str(demo / 'clip_clips.pth'))

@@ -1,10 +1,13 @@
 import copy
 import pickle
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+import fewtokens
+from fewtokens.hosts import FAMILIES, Host
 from fewtokens.video import SegmentClustering, SeqTransf, VideoEncoder
 
 open_clip = pytest.importorskip('open_clip')
@@ -212,8 +215,91 @@ def test_timm_registers_are_prefix_tokens_and_eva_without_rotary_positions_works
     visual.trunk.blocks[2].register_forward_hook(lambda module, args, output: seen.append(output.shape))
     assert encoder(videos(2, 4)).shape == (2, 32) and seen == [(4, 4 + 20, 32)]
     visual.trunk = eva.Eva(**options, use_rot_pos_emb=True)
-    with pytest.raises(ValueError, match='rotary'):
+    with pytest.raises(ValueError, match="timm's Eva cannot be used: its rotary"):
         VideoEncoder(visual)
+
+
+def test_a_timm_model_without_open_clip_around_it():
+    vit = pytest.importorskip('timm').create_model('test_vit', num_classes=32, dynamic_img_size=True).eval()
+    video, clustering = videos(2, 4, 96), kmedoids(2, 20, algorithm='spectral', window=(1, 2))
+    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(video.flatten(0, 1))))
+    x = vit.blocks[:1](x)
+    # Not the grid of the size that it was built for, 10 x 10.
+    x = clustering(x.unflatten(0, (2, 4)), num_prefix_tokens=vit.num_prefix_tokens, grid=(6, 6)).flatten(0, 1)
+    expected = vit.forward_head(vit.norm(vit.blocks[1:](x))).unflatten(0, (2, 2))
+    embeddings = VideoEncoder(vit, clustering, after=1).encode_frames(video)[0]
+    assert torch.allclose(embeddings, expected, atol=1e-5)
+
+
+class Tower(torch.nn.Module):
+    """Tokens in a tuple, and a mask of keys under a name of their own."""
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = torch.nn.Linear(16, 32)
+
+        def forward(self, state, keys=None):
+            (x,) = state
+            key, value = self.mix(x).chunk(2, dim=-1)
+            logits = key @ key.transpose(1, 2) + (0 if keys is None else keys[:, None])
+            return (x + logits.softmax(dim=2) @ value,)
+
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 16, 8, 8)
+        self.inner = torch.nn.ModuleDict(dict(layers=torch.nn.ModuleList([self.Block() for _ in range(3)])))
+
+    def forward(self, images):
+        state = (self.stem(images).flatten(2).transpose(1, 2),)
+        for block in self.inner['layers']:
+            state = block(state)
+        return state[0].mean(dim=1)
+
+
+@pytest.fixture
+def own_family():
+    @fewtokens.register_host
+    @dataclass(frozen=True)
+    class Own(Host):
+        family = 'Tower of a test'
+
+        @classmethod
+        def find(cls, path, module, parent):
+            if not isinstance(module, Tower):
+                return None
+            blocks = list(module.inner['layers'])
+            return cls(path, module, module.stem, blocks, taps=(), nominal_grid=(4, 4), image_size=(32, 32))
+
+        def grid(self, args, kwargs, output):
+            return tuple(output.shape[2:])
+
+        def tokens(self, value):
+            return value[0]
+
+        def with_tokens(self, value, tokens, layout):
+            return (tokens,)
+
+        def call(self, index, forward, value, args, kwargs, context):
+            return forward(value, keys=context.key_bias(value[0]))
+
+    yield
+    FAMILIES.remove(Own)
+
+
+def test_a_registered_family_is_a_tower(own_family):
+    tower, video, clustering = Tower(), videos(2, 4), kmedoids(2, 9, size_bias=True)
+    x = tower.stem(video.flatten(0, 1)).flatten(2).transpose(1, 2)
+    blocks = tower.inner['layers']
+    x, sizes = clustering(blocks[0]((x,))[0].unflatten(0, (2, 4)), num_prefix_tokens=0, return_sizes=True)
+    state = (x.flatten(0, 1),)
+    for block in blocks[1:]:
+        state = block(state, sizes.flatten(0, 1).log())
+    expected = state[0].mean(dim=1).unflatten(0, (2, 2))
+    encoder = VideoEncoder(tower, clustering, after=1)
+    assert torch.allclose(encoder.encode_frames(video)[0], expected, atol=1e-6)
+    with pytest.raises(ValueError, match='frames are 40 x 40; the visual tower takes 32 x 32'):
+        encoder(videos(1, 4, 40))
 
 
 def test_encoders_share_a_clip_that_stays_as_it_is():

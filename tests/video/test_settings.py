@@ -68,6 +68,8 @@ def test_schedules():
         ('SegmentClustering(segments=(2, 1), clusters=5, after=(0, 3))', 6, list, (0, 3)),
         ([dict(segments=2, clusters=5)], [3], list, [3]),
         ([dict(segments=2, clusters=5), 'SegmentClustering(segments=1, clusters=5, after=4)'], (0, 1), list, [0, 4]),
+        (ClusteringSettings(segments=2, clusters=5, after=3), 6, SegmentClustering, 3),
+        ((ClusteringSettings(segments=2, clusters=5, after=(0, 3)),), 6, list, [0, 3]),
     ],
 )
 def test_a_models_setting(setting, after, kind, places):

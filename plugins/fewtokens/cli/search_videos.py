@@ -14,6 +14,7 @@ from ..search.contact_sheet import write_contact_sheet
 from ..search.decoding import TIME_LIMIT
 from ..search.index import VideoIndex, check_model
 from ..search.processes import join
+from ..video.clustered import VideoPlugin
 from .options import LAUNCHERS, CfgOptions, HelpFormatter, add_device_option, at_least
 
 DEFAULT_CLIP = ('ViT-B-32', 'openai')
@@ -89,6 +90,7 @@ def choose_model(args: argparse.Namespace, index: VideoIndex) -> dict[str, Any]:
         raise ValueError('--checkpoint goes with --config, or says where the weights of an index are now')
     if args.cfg_options and not args.config:
         raise ValueError('--cfg-options are for --config')
+    plugins = list(map(VideoPlugin.parse, args.plugin))
     if args.config:
         setting = search_model.from_config(args.config, args.checkpoint, args.cfg_options)
     elif args.clip:
@@ -98,11 +100,12 @@ def choose_model(args: argparse.Namespace, index: VideoIndex) -> dict[str, Any]:
     else:
         print(f"no model was given: open_clip's {DEFAULT_CLIP[0]} with the weights {DEFAULT_CLIP[1]!r} is taken")
         setting = search_model.from_clip(*DEFAULT_CLIP)
-    return search_model.with_clusterings(setting, args.plugin)
+    return search_model.with_clusterings(setting, plugins)
 
 
 def known_model(index: VideoIndex, checkpoint: str | None) -> dict[str, Any]:
-    return search_model.move_checkpoint(index.model, checkpoint) if checkpoint else index.model
+    setting = search_model.read_saved(index.model)
+    return search_model.move_checkpoint(setting, checkpoint) if checkpoint else setting
 
 
 def find_videos(args: argparse.Namespace) -> None:

@@ -4,8 +4,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from .attention import AttentionContext, Context
-from .base import FAMILIES, Head, Host, find_hosts, register_host
+from .base import FAMILIES, Head, Host, find_host, find_hosts, register_host
 from .layout import Layout, WholeGrid, Windows
+from .members import Members
 from .replaced import ReplacedCall
 
 for _file in iter_modules(__path__):
@@ -18,9 +19,11 @@ __all__ = [
     'Head',
     'Host',
     'Layout',
+    'Members',
     'ReplacedCall',
     'WholeGrid',
     'Windows',
+    'find_host',
     'find_hosts',
     'register_host',
 ]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .layout import Layout
+from .members import Members
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class AttentionContext:
     bias: Tensor | None = None
     """[B, tokens], added to the logits of each token as a key: 0 for prefix tokens, minus infinity for a token without
     members; None if members aren't counted."""
+    members: Members | None = None
+    """Which tokens the reduced ones stand for; None where no block's positions depend on it."""
 
     def key_bias(self, like: Tensor) -> Tensor | None:
         """The bias in the type of `like`."""

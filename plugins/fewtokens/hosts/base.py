@@ -41,7 +41,9 @@ class Host:
     defaults: ClassVar[dict[str, Any]] = dict(iters=5, k=20, temperature=50.0)
     """The published settings for this family."""
     relative_positions: ClassVar[bool] = False
-    """Whether attention depends on where tokens stand on the grid."""
+    """Whether attention depends on where tokens stand on the grid, which reduced ones must stand on too."""
+    rotary_positions: ClassVar[bool] = False
+    """Whether attention depends on positions that any reduced token has: the mean of its members'."""
     grid_is: ClassVar[str] = 'tokens at its nominal input size'
     """What `nominal_grid` is the size of."""
     argument: ClassVar[str] = 'x'
@@ -64,6 +66,8 @@ class Host:
     num_prefix_tokens: int = 0
     """Class and register tokens at the front."""
     head: Head | None = None
+    image_size: tuple[int, int] | None = None
+    """The only height and width of images that it takes; None if it takes others."""
 
     @classmethod
     def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['Host']:
@@ -137,13 +141,21 @@ def register_host(cls: Family) -> Family:
 
 def find_hosts(model: nn.Module) -> list[Host]:
     """Every known backbone in the model, in the order of its modules."""
-    hosts = []
     modules = dict(model.named_modules())
-    for path, module in modules.items():
-        parent = modules.get(path.rpartition('.')[0]) if path else None
-        found = (cls.find(path, module, parent) for cls in FAMILIES)
-        hosts += [host for host in found if host is not None][:1]
-    return hosts
+    parents = {path: modules.get(path.rpartition('.')[0]) if path else None for path in modules}
+    found = (find_host(path, module, parents[path]) for path, module in modules.items())
+    return [host for host in found if host is not None]
+
+
+def find_host(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
+    """What a module at that path of a model is described as; None if it is no known backbone."""
+    found = (cls.find(path, module, parent) for cls in FAMILIES)
+    return next((host for host in found if host is not None), None)
+
+
+def asked_blocks(take: Callable, depth: int, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
+    """Indices of the blocks that `forward_intermediates` is asked for, by its library's own `feature_take_indices`."""
+    return take(depth, args[1] if len(args) > 1 else kwargs.get('indices'))[0]
 
 
 def class_names(module: nn.Module) -> set[str]:

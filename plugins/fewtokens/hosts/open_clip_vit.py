@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Optional
 from torch import Tensor, nn
 
 from .attention import AttentionContext, key_mask
-from .base import Host, class_names, register_host
+from .base import Host, asked_blocks, class_names, register_host
 from .layout import Grid, Layout
 
 
@@ -36,6 +36,7 @@ class OpenClipViT(Host):
             nominal_grid=tuple(module.grid_size),
             norm=None if pools_first else module.ln_post,
             num_prefix_tokens=1,
+            image_size=tuple(module.image_size),
             batch_first=module.transformer.batch_first,
         )
 
@@ -47,8 +48,7 @@ class OpenClipViT(Host):
             return ()
         from open_clip.transformer import feature_take_indices
 
-        indices = args[1] if len(args) > 1 else kwargs.get('indices')
-        return feature_take_indices(len(self.blocks), indices)[0]
+        return asked_blocks(feature_take_indices, len(self.blocks), args, kwargs)
 
     def tokens(self, value: Tensor) -> Tensor:
         return value if self.batch_first else value.transpose(0, 1)

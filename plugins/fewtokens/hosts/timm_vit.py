@@ -6,7 +6,7 @@ from typing import Any, Optional
 from torch import nn
 
 from .attention import AttentionContext, key_mask
-from .base import Host, class_names, register_host
+from .base import Host, asked_blocks, class_names, register_host
 from .layout import Grid
 
 
@@ -19,16 +19,7 @@ class TimmViT(Host):
     def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['TimmViT']:
         if 'timm.models.vision_transformer.VisionTransformer' not in class_names(module):
             return None
-        return cls(
-            path=path,
-            backbone=module,
-            entry=module.patch_embed,
-            blocks=list(module.blocks),
-            taps=None,
-            nominal_grid=tuple(module.patch_embed.grid_size),
-            norm=module.norm,
-            num_prefix_tokens=module.num_prefix_tokens,
-        )
+        return cls(**describe(path, module))
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
         image = args[0] if args else kwargs['x']
@@ -39,8 +30,7 @@ class TimmViT(Host):
             return ()
         from timm.models._features import feature_take_indices
 
-        indices = args[1] if len(args) > 1 else kwargs.get('indices')
-        return feature_take_indices(len(self.blocks), indices)[0]
+        return asked_blocks(feature_take_indices, len(self.blocks), args, kwargs)
 
     def call(
         self, index: int, forward: Callable, value: Any, args: tuple, kwargs: dict, context: AttentionContext
@@ -49,3 +39,19 @@ class TimmViT(Host):
             raise ValueError('attn_mask and is_causal are for all tokens, and there are fewer: leave them out')
         bias = context.key_bias(value)
         return forward(value, **kwargs) if bias is None else forward(value, **{**kwargs, 'attn_mask': key_mask(bias)})
+
+
+def describe(path: str, module: nn.Module) -> dict[str, Any]:
+    """What timm's plain ViTs have in common."""
+    embed = module.patch_embed
+    return dict(
+        path=path,
+        backbone=module,
+        entry=embed,
+        blocks=list(module.blocks),
+        taps=None,
+        nominal_grid=tuple(embed.grid_size),
+        norm=module.norm,
+        num_prefix_tokens=module.num_prefix_tokens,
+        image_size=tuple(embed.img_size) if embed.strict_img_size else None,
+    )

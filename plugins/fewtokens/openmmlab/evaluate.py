@@ -19,8 +19,7 @@ from ..measure.macs import count_macs
 from ..measure.variants import HOST, Variant, count_rows_cheaply
 from ..report.drawing import with_colour_tuples
 from ..report.table import format_gmacs
-from ..video.clustered import Clustered, find_encoder, own_clustering
-from ..video.encoder import VideoEncoder
+from ..video.clustered import Clustered, find_encoder, find_encoders, own_clustering
 from .autocast import mixed_precision_test
 from .config import list_evaluators
 from .data import check_samples, check_test_data
@@ -133,8 +132,7 @@ def effect(reduction: Reduction | Clustered, model: nn.Module, image: Tensor | N
 def _reduced_macs(reduction: Reduction, model: nn.Module, image: Tensor) -> list[int]:
     variants = [Variant(HOST, sdpa=False), Variant(str(reduction.reducer), reduction.reducer, sdpa=False)]
     # A model of videos takes a frame as a video of one.
-    of_videos = any(isinstance(module, VideoEncoder) for module in model.modules())
-    return [row.macs for row in count_rows_cheaply(model, variants, image[None] if of_videos else image)]
+    return [row.macs for row in count_rows_cheaply(model, variants, image[None] if find_encoders(model) else image)]
 
 
 def _clustered_macs(clustered: Clustered, model: nn.Module) -> tuple[int, int]:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from ..video.clip_models import build_clip, build_tokenizer, embed_dim, load_pretrained
 from ..video.encoder import VideoEncoder
-from ..video.settings import build_clustering
+from ..video.settings import ClusteringSettings, build_clustering
 from ..video.temporal import SeqTransf
 from .loss import contrastive_loss
+
+Setting = dict[str, Any] | str | ClusteringSettings
 
 MAX_LOGIT_SCALE = math.log(100)
 """CLIP's own limit, which CLIP4Clip keeps."""
@@ -30,7 +32,8 @@ class ClipRetrieval(BaseModel):
             `pretrained`, a tag or file of weights, is loaded before training, not for a test. `quick_gelu=True` goes
             with OpenAI's weights.
         clustering: such as `dict(type='SegmentClustering', segments=6, clusters=49)`; a list clusters more than once.
-            A plugin's text, `'SegmentClustering(segments=6, clusters=49, after=6)'`, has `after` in it.
+            A plugin's text, `'SegmentClustering(segments=6, clusters=49, after=6)'`, has `after` in it, and so have its
+            settings, a `ClusteringSettings`.
         after: the block to cluster after, one for each clustering.
         temporal: `dict(layers=4)` for CLIP4Clip's seqTransf; mean pooling where left out.
         max_words: tokens of a text that count, start and end included; as many as the model takes where left out.
@@ -45,7 +48,7 @@ class ClipRetrieval(BaseModel):
     def __init__(
         self,
         clip: dict[str, Any],
-        clustering: dict[str, Any] | str | Sequence[dict[str, Any] | str] | None = None,
+        clustering: Setting | Sequence[Setting] | None = None,
         after: int | Sequence[int] = 6,
         temporal: dict[str, Any] | None = None,
         max_words: int | None = None,

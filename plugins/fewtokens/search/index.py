@@ -24,6 +24,7 @@ from .index_files import (
     write_shard,
 )
 from .indexing import encode_videos, find_videos
+from .model import read_saved, saved
 from .processes import Processes
 
 
@@ -252,7 +253,8 @@ _PLACES = ('checkpoint', 'model.clip.pretrained')
 
 def check_model(known: dict[str, Any], given: dict[str, Any], path: Path) -> None:
     """Raises a ValueError that names the fields in which a model is not the one that wrote an index."""
-    known, given = _flat(known), _flat(given)
+    # Clusterings by what their texts mean: one setting has several.
+    known, given = (_flat(saved(read_saved(model))) for model in (known, given))
     differ = [
         f'{name} is {given.get(name, "not set")}, was {known.get(name, "not set")}'
         for name in {**known, **given}

@@ -14,9 +14,11 @@ from torch import nn
 from ..openmmlab.config import load_config
 from ..openmmlab.hook import plugin_lines
 from ..openmmlab.model import build_model, without_pretrained
+from ..plugin import Plugin, kind_of
 from ..retrieval.model import ClipRetrieval
 from ..video.clip_models import load_pretrained, read_config, trained_options
-from ..video.settings import parse_clustering
+from ..video.clustered import VideoPlugin
+from ..video.settings import NAME
 
 LOADING = ('frames', 'how', 'rate', 'size')
 """The options of `LoadFrames` that decide what a model sees."""
@@ -40,7 +42,7 @@ def from_config(path: str, checkpoint: str | None, cfg_options: dict[str, Any] |
     if not checkpoint and not model.clip.get('pretrained'):
         raise ValueError(f"{path} names no pretrained weights: give the model's with --checkpoint")
     setting = _setting(model, {key: loading[key] for key in LOADING if key in loading}, checkpoint)
-    return with_clusterings(setting, [line.text for line in plugin_lines(config) if line.reducer is not None])
+    return with_clusterings(setting, [line.reducer for line in plugin_lines(config) if line.reducer is not None])
 
 
 def from_clip(name: str, pretrained: str) -> dict[str, Any]:
@@ -73,56 +75,82 @@ def _setting(model: Any, loading: dict[str, Any], checkpoint: str | None) -> dic
         clip['config'] = read_config(clip['config'])
     if os.path.isfile(clip.get('pretrained') or ''):
         clip['pretrained'] = os.path.abspath(clip['pretrained'])
-    return _copy(setting)
+    # In JSON's types, as an index gives it back.
+    return json.loads(json.dumps(setting))
 
 
-def with_clusterings(setting: dict[str, Any], plugins: Sequence[str]) -> dict[str, Any]:
-    """A setting with the clusterings of these texts, if there are any, in place of its own.
+def with_clusterings(setting: dict[str, Any], plugins: Sequence[Plugin]) -> dict[str, Any]:
+    """A setting with these clusterings, if there are any, in place of its own.
 
     Raises:
-        ValueError: see `parse_clustering`.
+        ValueError: one clusters no videos.
     """
-    for text in plugins:
-        parse_clustering(text)
-    setting = _copy(setting)
-    if plugins:
-        setting['model']['clustering'] = plugins[0] if len(plugins) == 1 else list(plugins)
+    for plugin in plugins:
+        if not isinstance(plugin, VideoPlugin):
+            raise ValueError(f'there is no video plugin {kind_of(plugin)!r}; there is {NAME}')
+    if not plugins:
+        return setting
+    return _with_clustering(setting, VideoPlugin(tuple(call for plugin in plugins for call in plugin.calls)))
+
+
+def saved(setting: dict[str, Any]) -> dict[str, Any]:
+    """A setting as an index keeps it: in JSON's types, clusterings by their text."""
+    clustering = _clustering_of(setting)
+    return _with_clustering(setting, clustering.save()) if isinstance(clustering, VideoPlugin) else setting
+
+
+def read_saved(setting: dict[str, Any]) -> dict[str, Any]:
+    """The setting that `saved` was given.
+
+    Raises:
+        ValueError: a clustering's text is wrong.
+    """
+    clustering = _clustering_of(setting)
+    texts = [clustering] if isinstance(clustering, str) else clustering
+    if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
+        return _with_clustering(setting, VideoPlugin.read(texts))
     return setting
+
+
+def _clustering_of(setting: dict[str, Any]) -> Any:
+    model = setting.get('model')
+    return model.get('clustering') if isinstance(model, dict) else None
+
+
+def _with_clustering(setting: dict[str, Any], clustering: Any) -> dict[str, Any]:
+    return setting | dict(model=setting['model'] | dict(clustering=clustering))
 
 
 def move_checkpoint(setting: dict[str, Any], checkpoint: str) -> dict[str, Any]:
     """A setting whose weights are found in another place."""
-    setting = _copy(setting)
-    if setting['checkpoint'] is None:
-        setting['model']['clip']['pretrained'] = os.path.abspath(checkpoint)
-    else:
-        setting['checkpoint'] = os.path.abspath(checkpoint)
-    return setting
+    place = os.path.abspath(checkpoint)
+    if setting['checkpoint'] is not None:
+        return setting | dict(checkpoint=place)
+    model = setting['model']
+    return setting | dict(model=model | dict(clip=model['clip'] | dict(pretrained=place)))
 
 
 def build(setting: dict[str, Any], device: str = 'cpu') -> tuple[nn.Module, dict[str, Any]]:
     """Builds a setting's model and fills it with its weights.
 
     Returns:
-        the model, and the setting with a hash of the weights: what an index is told of the model.
+        the model, and the setting as `saved`, with a hash of the weights: what an index is told of the model.
 
     Raises:
         FileNotFoundError, ValueError: the weights aren't there, or aren't this model's.
     """
-    model = build_model(Config(dict(model=setting['model'])), setting['checkpoint'])
-    clip = setting['model']['clip']
+    options, clip = dict(setting['model']), setting['model']['clip']
+    if isinstance(options.get('clustering'), VideoPlugin):
+        calls = options['clustering'].calls
+        options['clustering'] = calls[0] if len(calls) == 1 else calls
+    model = build_model(Config(dict(model=options)), setting['checkpoint'])
     if setting['checkpoint'] is None:
         try:
             load_pretrained(model.clip, clip.get('name'), clip['pretrained'])
         except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
             reason = ' '.join(str(error).split())[:200]
             raise ValueError(f'{clip["pretrained"]!r} does not fit {clip.get("name")}: {reason}') from error
-    return model.to(device), setting | dict(weights=hash_weights(model))
-
-
-def _copy(setting: dict[str, Any]) -> dict[str, Any]:
-    """In JSON's types, as an index gives it back."""
-    return json.loads(json.dumps(setting))
+    return model.to(device), saved(setting) | dict(weights=hash_weights(model))
 
 
 def hash_weights(model: nn.Module) -> str:

@@ -1,26 +1,20 @@
 """A segment clustering as a plugin: put on a model's video encoder and taken off, as `attach` does with reducers."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..attachment import Attachment, attached
+from ..current import Current
 from .encoder import VideoEncoder
 from .segments import SegmentClustering
 from .settings import ClusteringSettings, build_calls, join_stages
 
-
-class _Pass(threading.local):
-    """Token counts of this thread's pass, as far as it has come."""
-
-    before: int | None = None
-    after: int | None = None
-
-
 # Not an attachment's own: it is copied and pickled with its model.
-_PASS, _COUNTING = _Pass(), threading.Lock()
+_COUNTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -34,6 +28,16 @@ class VideoPlugin:
     def parse(cls, text: str) -> 'VideoPlugin':
         """Reads "SegmentClustering(segments=6, clusters=49, after=6)"; raises what `ClusteringSettings.parse` does."""
         return cls((ClusteringSettings.parse(text),))
+
+    @classmethod
+    def read(cls, saved: str | Sequence[str]) -> 'VideoPlugin':
+        """From what `save` gave; raises what `ClusteringSettings.parse` does."""
+        return cls(tuple(map(ClusteringSettings.parse, [saved] if isinstance(saved, str) else saved)))
+
+    def save(self) -> str | list[str]:
+        """In JSON's types: the text of its call, or those of several."""
+        texts = list(map(str, self.calls))
+        return texts[0] if len(texts) == 1 else texts
 
     @classmethod
     def of(cls, encoder: VideoEncoder) -> 'VideoPlugin':
@@ -95,6 +99,8 @@ class Clustered(Attachment):
         self.encoder, self.reducer, self.clustering = encoder, reducer, clustering
         self.passes = self.skipped = 0
         self._last: tuple[tuple[int, ...] | None, tuple[int, int]] = None, (0, 0)
+        # A pass's tokens of a video, as far as it has come: before the first clustering, after the last.
+        self._before, self._after = Current(), Current()
         self._kept = encoder.clustering, encoder.after
         encoder.cluster_with(clustering, reducer.after)
         stages = _stages(encoder.clustering)
@@ -127,17 +133,18 @@ class Clustered(Attachment):
         return '\n'.join(lines)
 
     def _begin(self, encoder: nn.Module, args: tuple) -> None:
-        _PASS.before = _PASS.after = None
+        self._before.set(None)
+        self._after.set(None)
 
     def _see_first(self, clustering: nn.Module, args: tuple) -> None:
-        _PASS.before = args[0].shape[1] * args[0].shape[2]
+        self._before.set(args[0].shape[1] * args[0].shape[2])
 
     def _see_last(self, clustering: nn.Module, args: tuple, out: Tensor | tuple[Tensor, Tensor]) -> None:
         tokens = out[0] if isinstance(out, tuple) else out
-        _PASS.after = tokens.shape[1] * tokens.shape[2]
+        self._after.set(tokens.shape[1] * tokens.shape[2])
 
     def _end(self, encoder: nn.Module, args: tuple, out: Tensor) -> None:
-        counts = _PASS.before, _PASS.after
+        counts = self._before.get(), self._after.get()
         if None not in counts:  # `using` may have it work with another
             with _COUNTING:
                 self.passes += 1
@@ -146,7 +153,7 @@ class Clustered(Attachment):
 
 def own_clustering(model: nn.Module) -> Clustered | None:
     """Watches the clustering that a model's video encoder was built with; None where it has none."""
-    encoders = [module for module in model.modules() if isinstance(module, VideoEncoder) and module.clustering]
+    encoders = [encoder for encoder in find_encoders(model) if encoder.clustering]
     return Clustered(encoders[0], VideoPlugin.of(encoders[0]), encoders[0].clustering) if encoders else None
 
 
@@ -156,10 +163,15 @@ def find_encoder(model: nn.Module) -> VideoEncoder:
     Raises:
         ValueError: there is none, or there are several.
     """
-    found = [module for module in model.modules() if isinstance(module, VideoEncoder)]
+    found = find_encoders(model)
     if len(found) != 1:
         raise ValueError(f'{type(model).__name__} has {len(found)} video encoders; SegmentClustering needs one')
     return found[0]
+
+
+def find_encoders(model: nn.Module) -> list[VideoEncoder]:
+    """Every video encoder in a model."""
+    return [module for module in model.modules() if isinstance(module, VideoEncoder)]
 
 
 def _stages(clustering: Any) -> list[SegmentClustering]:

@@ -1,24 +1,22 @@
 """CLIP's visual tower on videos, with fewer tokens after some of its blocks."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..current import Current
+from ..hosts import Host
 from .segments import SegmentClustering
 from .steps import ClusteringStep
-from .towers import Tower, find_tower
+from .towers import find_tower
 
 _SETTLING = threading.Lock()
 """A clustering and its place are written and read together. Not an encoder's own: that must be copied and pickled."""
-_IN_USE: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar('in use', default=MappingProxyType({}))
-"""What `using` has an encoder, by its id, work with in this thread or task."""
 
 
 class VideoEncoder(nn.Module):
@@ -50,6 +48,8 @@ class VideoEncoder(nn.Module):
         super().__init__()
         self.clip = clip
         self.temporal = temporal
+        # What `using` has it work with.
+        self._used = Current()
         self.cluster_with(clustering, after)
 
     @property
@@ -75,11 +75,12 @@ class VideoEncoder(nn.Module):
 
         Other threads work with what they did before, those that were started within the `with` too.
         """
-        token = _IN_USE.set({**_IN_USE.get(), id(self): self._checked(clustering, after)})
+        before = self._used.get()
+        self._used.set(self._checked(clustering, after))
         try:
             yield self
         finally:
-            _IN_USE.reset(token)
+            self._used.set(before)
 
     def forward(self, video: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encodes a batch of videos.
@@ -109,19 +110,14 @@ class VideoEncoder(nn.Module):
             ValueError: see `forward`.
         """
         tower = find_tower(self.visual)
-        _check_video(video, mask, tower)
-        dropping = tower.drops_patches
-        grid = None if dropping else tuple(size // patch for size, patch in zip(video.shape[3:], tower.patch_size))
+        _check_video(video, mask, tower.host)
         steps, previous = {}, None
         segments = mask
         places = self._places()
         counting = any(clustering.size_bias for _, clustering in places)
         for index, clustering in places:
-            if dropping and clustering.needs_all_patches:
-                raise ValueError(f'{clustering} needs all patches in place: set patch_dropout=0')
-            previous = steps[index] = ClusteringStep(clustering, len(video), segments, tower, grid, counting, previous)
+            previous = steps[index] = ClusteringStep(clustering, len(video), segments, tower.host, counting, previous)
             segments = None if segments is None else clustering.segment_mask(segments)
-            grid = None if clustering.selects else grid
         out = tower.with_steps(steps)(video.flatten(0, 1))
         if not all(step.done for step in steps.values()):
             raise ValueError('the visual tower cannot be used: a forward put in place of its own runs other blocks')
@@ -140,7 +136,7 @@ class VideoEncoder(nn.Module):
         Raises:
             ValueError: settings don't fit the tower, or this is within a `using`, which would hide them.
         """
-        if id(self) in _IN_USE.get():
+        if self._used.get() is not None:
             raise ValueError('the encoder is using() another clustering here: end that before it gets a new one')
         clustering, after = self._checked(clustering, after)
         with _SETTLING:
@@ -149,7 +145,7 @@ class VideoEncoder(nn.Module):
             self._after = after
 
     def _checked(self, clustering: Any, after: int | Sequence[int]) -> tuple[Any, Any]:
-        depth = len(find_tower(self.visual).blocks)
+        depth = len(find_tower(self.visual).host.blocks)
         several = clustering is not None and not isinstance(clustering, SegmentClustering)
         if clustering is not None:
             places = list(after) if several else [after]
@@ -161,8 +157,9 @@ class VideoEncoder(nn.Module):
 
     def _settings(self) -> tuple[Any, Any]:
         """The clustering and its place, as they are in this thread at one moment."""
-        if id(self) in _IN_USE.get():
-            return _IN_USE.get()[id(self)]
+        used = self._used.get()
+        if used is not None:
+            return used
         with _SETTLING:
             return self._modules['clustering'], self._after
 
@@ -194,14 +191,14 @@ def _pooled(out: Tensor | tuple[Tensor, ...]) -> Tensor:
     return pooled
 
 
-def _check_video(video: Tensor, mask: Tensor | None, tower: Tower) -> None:
+def _check_video(video: Tensor, mask: Tensor | None, host: Host) -> None:
     shape = tuple(video.shape)
     if video.ndim != 5 or shape[2] != 3 or 0 in shape:
         raise ValueError(f'the video has shape {shape}; [B, T, 3, H, W] with B, T >= 1 is needed')
     if not video.is_floating_point():
         raise ValueError(f'the video is {video.dtype}; normalised floating-point frames are needed')
-    if tower.image_size is not None and shape[3:] != tower.image_size:
-        height, width = tower.image_size
+    if host.image_size is not None and shape[3:] != host.image_size:
+        height, width = host.image_size
         raise ValueError(f'frames are {shape[3]} x {shape[4]}; the visual tower takes {height} x {width}')
     if mask is not None and (mask.shape != video.shape[:2] or mask.dtype != torch.bool):
         raise ValueError(f'mask is {mask.dtype} {tuple(mask.shape)}; bool {shape[:2]} is needed')

@@ -129,7 +129,7 @@ def read_clustering(setting: Any, after: int | Sequence[int] = AFTER) -> tuple[C
     """The calls, one after the other, that a setting of a model means.
 
     Args:
-        setting: a config's dict, a plugin's text, which has its own `after`, or a list of either.
+        setting: a config's dict, a plugin's text or settings, which have their own `after`, or a list of these.
         after: of dicts; a number for each, or one for all.
 
     Raises:
@@ -137,6 +137,8 @@ def read_clustering(setting: Any, after: int | Sequence[int] = AFTER) -> tuple[C
     """
     if isinstance(setting, str):
         return (ClusteringSettings.parse(setting),)
+    if isinstance(setting, ClusteringSettings):
+        return (setting,)
     if not isinstance(setting, dict):
         places = [after] * len(setting) if isinstance(after, int) else list(after)
         if len(places) != len(setting):
@@ -169,7 +171,7 @@ def build_clustering(setting: Any, after: int | Sequence[int]) -> tuple[Any, Any
     if setting is None:
         return None, after
     clustering, places = build_calls(read_clustering(setting, after))
-    if isinstance(setting, (str, dict)):
+    if isinstance(setting, (str, dict, ClusteringSettings)):
         return clustering, places
     return (clustering, list(places)) if isinstance(clustering, list) else ([clustering], [places])
 

@@ -1,12 +1,12 @@
 """A clustering between the blocks of a visual tower, and what later blocks must know of it."""
 
+from collections.abc import Callable
 from typing import Any, Optional
 
 from torch import Tensor, nn
 
-from ..hosts.attention import key_mask
+from ..hosts import AttentionContext, Host, WholeGrid
 from .segments import SegmentClustering
-from .towers import Tower
 
 
 class ClusteringStep(nn.Module):
@@ -16,8 +16,7 @@ class ClusteringStep(nn.Module):
         clustering: what is done to the tokens.
         videos: B.
         mask: [B, T] bool, True where a frame, or segment of the step before, is real; None if all are.
-        tower: whose blocks it stands between.
-        grid: rows and columns of a frame's patches; None if they stand on no grid.
+        host: between whose blocks it stands.
         counting: whether to count the tokens that each token stands for.
         previous: the step before.
 
@@ -30,43 +29,54 @@ class ClusteringStep(nn.Module):
         clustering: SegmentClustering,
         videos: int,
         mask: Tensor | None,
-        tower: Tower,
-        grid: tuple[int, int] | None,
+        host: Host,
         counting: bool,
         previous: Optional['ClusteringStep'],
     ) -> None:
         super().__init__()
         self.clustering = clustering
-        self.videos, self.mask, self.tower, self.grid = videos, mask, tower, grid
-        self.counting, self.sizes, self.bias = counting, None, None
+        self.videos, self.mask, self.host = videos, mask, host
+        self.counting, self.sizes, self.context = counting, None, None
         self.done = False
+        # Rows and columns of a frame's patches, None where they stand on no grid; whether any were left out.
+        self.grid, self.dropped = None, False
         # No submodule: the tower's list has it.
         self._previous = (previous,)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        x = x if self.tower.batch_first else x.transpose(0, 1)
-        tokens = x.unflatten(0, (self.videos, -1))
-        given = (tokens, self.mask, self.tower.num_prefix_tokens, self.grid)
+    def see_entry(self, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        """In the place of the call of the host's entry, which tells the grid: of the first step alone."""
+        output = forward(*args, **kwargs)
+        self.grid = self.host.grid(args, kwargs, output)
+        return output
+
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        tokens = self.host.tokens(x).unflatten(0, (self.videos, -1))
+        (previous,), prefix = self._previous, self.host.num_prefix_tokens
+        if previous is None:
+            self.dropped = tokens.shape[2] != WholeGrid(prefix, self.grid).count
+        else:
+            self.grid, self.dropped = None if previous.clustering.selects else previous.grid, previous.dropped
+        if self.dropped and self.clustering.needs_all_patches:
+            raise ValueError(f'{self.clustering} needs all patches in place: set patch_dropout=0')
+        given = (tokens, self.mask, prefix, None if self.dropped else self.grid)
+        layout, bias = WholeGrid(prefix, None), None
         if self.counting:
-            (previous,) = self._previous
             tokens, self.sizes = self.clustering(*given, previous and previous.sizes, return_sizes=True)
-            self.bias = key_mask(self.sizes.flatten(0, 1).log().to(x.dtype), self.tower.mask_heads)
+            bias = self.sizes.flatten(0, 1).log()
         else:
             tokens = self.clustering(*given)
-        self.done = True
-        tokens = tokens.flatten(0, 1)
-        return tokens if self.tower.batch_first else tokens.transpose(0, 1)
+        self.context, self.done = AttentionContext(layout, bias), True
+        return self.host.with_tokens(x, tokens.flatten(0, 1), layout)
 
-    def around(self, block: nn.Module) -> nn.Module:
+    def around(self, index: int, block: nn.Module) -> nn.Module:
         """A later block, with attention that counts tokens if the clustering wants it."""
-        return _CountingBlock(block, self) if self.clustering.size_bias else block
+        return _CountingBlock(index, block, self) if self.clustering.size_bias else block
 
 
 class _CountingBlock(nn.Module):
-    def __init__(self, block: nn.Module, step: ClusteringStep) -> None:
+    def __init__(self, index: int, block: nn.Module, step: ClusteringStep) -> None:
         super().__init__()
-        self.block, self.step = block, step
+        self.index, self.block, self.step = index, block, step
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        # Visual towers have no mask of their own, and rotary positions are refused: nothing is lost of the arguments.
-        return self.block(x, attn_mask=self.step.bias)
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.step.host.call(self.index, self.block, x, args, kwargs, self.step.context)
