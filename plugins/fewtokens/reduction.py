@@ -1,5 +1,6 @@
 """A reducer at work in a host."""
 
+import dataclasses
 import threading
 import warnings
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from .attachment import Attachment, attached, forget_compiled, refuse_replica
 from .current import Current
-from .hosts import AttentionContext, Host, Layout, Members, ReplacedCall
+from .hosts import AttentionContext, Host, Layout, Members, ReplacedCall, Spread, SpreadActivation, SpreadNorm
 from .levels import Level, Pass
 from .ops.compiling import while_compiling
-from .reducers import Reducer
+from .ops.labels import mean_by_label
+from .reducers import Reduced, Reducer
 from .trained import TrainedPasses
 
 _COUNTING = threading.Lock()
@@ -131,6 +133,8 @@ class Reduction(Attachment):
             if any(index in region for region in regions):
                 handles.append(_Seat(block, self, index))
                 handles += host.place_attention(block, _BlockContext(self, index))
+                if any(stage.spread for stage in self._stages.values()):
+                    handles += self._place_spread(block, _BlockContext(self, index))
         if self._norms:
             handles.append(ReplacedCall(host.norm, _Replacement(self._run_norm)))
         if self._head is not None:
@@ -138,6 +142,16 @@ class Reduction(Attachment):
             handles.append(ReplacedCall(self._head.module, _Replacement(self._run_head)))
             handles.append(ReplacedCall(self._head.entry, _Replacement(self._enter_head)))
             handles.append(ReplacedCall(self._head.exit, _Replacement(self._leave_head)))
+
+    def _place_spread(self, block: nn.Module, context: '_BlockContext') -> list[ReplacedCall]:
+        parts = self.host.sublayers(block)
+        if parts is None:
+            return []
+        handles = [ReplacedCall(parts.norm, SpreadNorm(context, self.host.with_tokens))]
+        if parts.activation is not None:
+            replacement = SpreadActivation(context, parts.linear, parts.mlp_norm)
+            handles.append(ReplacedCall(parts.activation, replacement))
+        return handles
 
     def _see_entry(self, module: nn.Module, args: tuple) -> None:
         refuse_replica(module)
@@ -234,7 +248,9 @@ class Reduction(Attachment):
         counted = reduced.sizes is not None and stage.size_bias
         of_outer = None if outer is None else outer.context.members
         members = Members(reduced.labels, reduced.tokens.shape[1], layout.grid, reduced.grid, of_outer)
-        context = AttentionContext(after, after.per_token(reduced.sizes.log()) if counted else None, members)
+        reduced = _with_whole_spreads(reduced, outer)
+        spread = None if reduced.spreads is None else Spread(after.per_token(reduced.spreads))
+        context = AttentionContext(after, after.per_token(reduced.sizes.log()) if counted else None, members, spread)
         end = self.host.region_end(index)
         level = state.levels[index] = Level(stage, reduced, layout, after, end, counts, outer, context)
         self._note_reduced(state, index, level)
@@ -407,6 +423,15 @@ def _refuse_in_backward() -> None:
             'a compiled block with fewer tokens runs again in backward: activation checkpointing around compiled '
             'blocks does not work with it. Compile the whole model, or switch checkpointing off'
         )
+
+
+def _with_whole_spreads(reduced: Reduced, outer: Level | None) -> Reduced:
+    """With the spreads of what a stage was given added to those that it made."""
+    if reduced.spreads is None or outer is None or outer.reduced.spreads is None:
+        return reduced
+    given = outer.reduced
+    inner, _ = mean_by_label(given.spreads[..., None], reduced.labels, given.sizes, reduced.spreads[..., None] * 0)
+    return dataclasses.replace(reduced, spreads=reduced.spreads + inner[..., 0])
 
 
 def _is_plain(tensor: Tensor) -> bool:

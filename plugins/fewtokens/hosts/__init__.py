@@ -8,6 +8,7 @@ from .base import FAMILIES, Head, Host, find_host, find_hosts, register_host
 from .layout import Layout, WholeGrid, Windows
 from .members import Members
 from .replaced import ReplacedCall
+from .spread import Spread, SpreadActivation, SpreadNorm, Sublayers, sublayers
 
 for _file in iter_modules(__path__):
     import_module(f'.{_file.name}', __name__)
@@ -21,9 +22,14 @@ __all__ = [
     'Layout',
     'Members',
     'ReplacedCall',
+    'Spread',
+    'SpreadActivation',
+    'SpreadNorm',
+    'Sublayers',
     'WholeGrid',
     'Windows',
     'find_host',
     'find_hosts',
     'register_host',
+    'sublayers',
 ]

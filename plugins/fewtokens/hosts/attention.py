@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .layout import Layout
 from .members import Members
+from .spread import Spread
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class AttentionContext:
     members; None if members aren't counted."""
     members: Members | None = None
     """Which tokens the reduced ones stand for; None where no block's positions depend on it."""
+    spread: Spread | None = None
+    """How far the members of each token lie apart; None where that is left out of account."""
 
     def key_bias(self, like: Tensor) -> Tensor | None:
         """The bias in the type of `like`."""

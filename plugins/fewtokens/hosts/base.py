@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .attention import AttentionContext, Context
 from .layout import Grid, Layout, WholeGrid
+from .spread import Sublayers
 
 
 class Handle(Protocol):
@@ -112,6 +113,10 @@ class Host:
     ) -> Any:
         """Calls a block with reduced tokens, and with what else must be another for them: a mask, positions, a size."""
         return forward(value, *args, **kwargs)
+
+    def sublayers(self, block: nn.Module) -> Sublayers | None:
+        """The parts of a pre-norm block that aren't linear; None where they aren't known."""
+        return None
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
         """Makes a block's attention fit reduced tokens whenever `context` returns something.

@@ -8,6 +8,7 @@ from .attention import Context, KeyBias, without_weights
 from .base import Handle, Head, Host, class_names, register_host
 from .layout import Grid
 from .replaced import ReplacedCall
+from .spread import Sublayers, sublayers
 
 
 @register_host
@@ -29,8 +30,18 @@ class MMSegViT(Host):
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
         return tuple(map(int, output[1]))
 
+    def sublayers(self, block: nn.Module) -> Sublayers | None:
+        return mmcv_sublayers(block)
+
     def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
         return [ReplacedCall(block.attn.attn, KeyBias(context))]
+
+
+def mmcv_sublayers(block: nn.Module) -> Sublayers | None:
+    """Of a block whose MLP is mmcv's FFN."""
+    first = block.ffn.layers[0]
+    plain = isinstance(first, nn.Sequential) and len(first) > 1
+    return sublayers(block.norm1, block.norm2, *((first[0], first[1]) if plain else (None, None)))
 
 
 def describe(path: str, module: nn.Module, parent: nn.Module | None) -> dict[str, Any]:

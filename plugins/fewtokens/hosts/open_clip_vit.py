@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .attention import AttentionContext, key_mask
 from .base import Host, asked_blocks, class_names, register_host
 from .layout import Grid, Layout
+from .spread import Sublayers, sublayers
 
 
 @register_host
@@ -63,3 +64,8 @@ class OpenClipViT(Host):
         if bias is None:
             return forward(value, **kwargs)
         return forward(value, **{**kwargs, 'attn_mask': key_mask(bias, self.blocks[index].attn.num_heads)})
+
+    def sublayers(self, block: nn.Module) -> Sublayers | None:
+        if 'open_clip.transformer.ResidualAttentionBlock' not in class_names(block):
+            return None
+        return sublayers(block.ln_1, block.ln_2, block.mlp.c_fc, block.mlp.gelu)

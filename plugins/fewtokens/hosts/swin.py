@@ -12,8 +12,10 @@ from ..ops.tables import kept
 from .attention import AttentionContext, Context, biased_attention
 from .base import Handle, Host, class_names, register_host
 from .layout import Grid, Layout, Windows
+from .mmseg_vit import mmcv_sublayers
 from .relative_positions import resize_table
 from .replaced import ReplacedCall
+from .spread import Sublayers
 
 _MODULES = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
 BACKBONES = {f'{module}.SwinTransformer' for module in _MODULES}
@@ -68,6 +70,9 @@ class Swin(Host):
         self, index: int, forward: Callable, value: Any, args: tuple, kwargs: dict, context: AttentionContext
     ) -> Any:
         return forward(value, context.layout.extent, *args[1:], **kwargs)
+
+    def sublayers(self, block: nn.Module) -> Sublayers | None:
+        return mmcv_sublayers(block)
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
         return [ReplacedCall(block.attn, ReducedAttention(context))]

@@ -8,6 +8,7 @@ from torch import nn
 from .attention import AttentionContext, key_mask
 from .base import Host, asked_blocks, class_names, register_host
 from .layout import Grid
+from .spread import Sublayers, sublayers
 
 
 @register_host
@@ -39,6 +40,12 @@ class TimmViT(Host):
             raise ValueError('attn_mask and is_causal are for all tokens, and there are fewer: leave them out')
         bias = context.key_bias(value)
         return forward(value, **kwargs) if bias is None else forward(value, **{**kwargs, 'attn_mask': key_mask(bias)})
+
+    def sublayers(self, block: nn.Module) -> Sublayers | None:
+        if not {'timm.models.vision_transformer.Block', 'timm.models.eva.EvaBlock'} & class_names(block):
+            return None
+        plain = 'timm.layers.mlp.Mlp' in class_names(block.mlp)
+        return sublayers(block.norm1, block.norm2, *((block.mlp.fc1, block.mlp.act) if plain else (None, None)))
 
 
 def describe(path: str, module: nn.Module) -> dict[str, Any]:

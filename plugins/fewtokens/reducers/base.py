@@ -24,6 +24,9 @@ class Reduced:
     """(gh, gw) of the tokens, None where they stand on no grid."""
     sizes: Tensor | None = None
     """[B, M] float: how many original tokens each stands for, None where the method doesn't count."""
+    spreads: Tensor | None = None
+    """[B, M] float: the variance of the tokens that each was made of around their mean, averaged over channels; None
+    where the method leaves it out of account."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Reducer:
     # Without annotation: a method may have it as a setting.
     size_bias = False
     """Whether attention counts a token as often as it has members."""
+    spread = False
+    """Whether blocks are told how far a token's members lie apart."""
 
     def stages(self) -> tuple['Reducer', ...]:
         """One reducer for each place the method acts at, in order, each with an integer `after`."""

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..ops.shared_update import merge_tokens, restore_updated
+from ..ops.shared_update import lengthen_means, merge_tokens, restore_updated
 from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, fits, reduces
 
 
@@ -21,8 +21,10 @@ class Update:
 class SharedUpdate(Reducer):
     """Groups neighbouring tokens; each keeps its own detail and takes the change that its group went through.
 
-    Blocks after the clustering see the groups' means, and attention counts a mean as often as its group has members.
-    At the end a token is itself before the clustering plus its mean's change since then.
+    Blocks after the clustering see one token for a group: the mean, made longer, as a mean is shorter than its members.
+    Attention counts it as often as the group has members, and where the host's blocks are known well enough, norm and
+    activation give what they would give on average over members that lie so far apart. At the end a token is itself
+    before the clustering plus its group's change since then.
 
     Args:
         after: number of blocks before the clustering; several for nested stages.
@@ -31,14 +33,16 @@ class SharedUpdate(Reducer):
         iters: soft iterations before tokens are assigned.
         window: side, in centers, of the neighbourhood whose centers a token may join.
         size_bias: whether attention counts members.
+        spread: whether blocks are told how far a group's members lie apart.
     """
 
     restores: ClassVar[str] = 'update'
 
     grid: Grid | Sequence[Grid | int]
-    iters: int = 1
-    window: int = 5
+    iters: int = 5
+    window: int = 3
     size_bias: bool = True
+    spread: bool = True
 
     def __post_init__(self) -> None:
         check_at_least(0, iters=self.iters)
@@ -68,8 +72,11 @@ class SharedUpdate(Reducer):
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
         if not reduces(self.grid, grid):
             return None
-        means, labels, sizes = merge_tokens(tokens, grid, self.grid, self.iters, self.window, sizes)
-        return Reduced(means, labels, Update(tokens, means, labels), self.grid, sizes)
+        means, labels, merged = merge_tokens(tokens, grid, self.grid, self.iters, self.window, sizes)
+        factors, spreads = lengthen_means(tokens, labels, means, merged, sizes)
+        centers = means * factors.to(means.dtype)
+        record = Update(tokens, centers, labels)
+        return Reduced(centers, labels, record, self.grid, merged, spreads if self.spread else None)
 
     def restore(self, tokens: Tensor, record: Update) -> Tensor:
         return restore_updated(record.before, tokens, record.centers, record.labels)
