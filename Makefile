@@ -12,12 +12,13 @@ install: $(INSTALLED)
 
 # opencv-python needs the system's libGL, its headless twin doesn't; OpenMMLab asks for the first and both unpack to the
 # same folder. So the twin is unpacked once more, on top.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt demo/requirements.txt
 	@echo "Installing into $(VENV): this takes a few minutes"
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install -c constraints.txt setuptools
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[all,dev]'
 	$(PIP) install -c constraints.txt --no-deps --force-reinstall opencv-python-headless
+	$(PIP) install --require-hashes --no-deps -r demo/requirements.txt
 	touch $@
 
 test: $(INSTALLED)
@@ -31,8 +32,9 @@ style: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
 
+# make demo PICTURES=FOLDER looks at your own photographs as well.
 demo: $(INSTALLED)
-	$(VENV_PYTHON) tools/demo.py
+	$(VENV_PYTHON) tools/demo.py $(if $(PICTURES),--pictures "$(PICTURES)")
 
 # Random weights: this measures speed only.
 BENCH_PLUGINS := --plugin "Hourglass(after=10, grid=(28, 28))" \

@@ -1,5 +1,6 @@
-"""The main jobs on held-out scenes and clips: the plugin line, honest reports, a search. Run by `make demo`."""
+"""A real model on real photographs; then the main jobs on held-out scenes and clips: reports, a search. `make demo`."""
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -31,23 +32,30 @@ def tool(name: str, *args: str) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--pictures', help='a folder of your own photographs, for the real model to look at as well')
+    photographs(parser.parse_args().pictures)
     segmentation()
     retrieval()
 
 
+def photographs(folder: str | None) -> None:
+    own = ['--pictures', folder] if folder else []
+    tool('compare_photographs.py', *own, '--out', 'work_dirs/demo/real')
+
+
 def segmentation() -> None:
-    tool('make_scenes.py', 'data/scenes', '--validation', '200')
-    tool('test.py', *MODEL, '--sdpa', '--work-dir', 'work_dirs/demo/test')
+    tool('make_scenes.py', 'data/scenes', '--validation', '120')
     tool('test.py', *MODEL, '--plugin', PLUGINS[4], '--sdpa', '--work-dir', 'work_dirs/demo/test')
-    options = ['--half-resolution', '--rounds', '6', '--out', 'work_dirs/demo/segmentation']
+    options = ['--half-resolution', '--rounds', '5', '--out', 'work_dirs/demo/segmentation']
     tool('tradeoff.py', *MODEL, *plugin_options(PLUGINS), *options)
 
 
 def retrieval() -> None:
     clips, index = 'data/demo_clips', ['--index', 'work_dirs/demo/index']
-    tool('make_clips.py', clips, '--test', '200', '--processes', '2')
+    tool('make_clips.py', clips, '--test', '120', '--processes', '2')
     data = ['--cfg-options', f'test_dataloader.dataset.data_root={clips}']
-    options = [*data, '--batch', '20', '--rounds', '6', '--out', 'work_dirs/demo/retrieval']
+    options = [*data, '--batch', '20', '--rounds', '5', '--out', 'work_dirs/demo/retrieval']
     tool('tradeoff.py', *CLIP, *plugin_options(CLUSTERINGS), *options)
     model = ['--config', CLIP[0], '--checkpoint', CLIP[1], '--plugin', CLUSTERINGS[0]]
     tool('search_videos.py', 'index', f'{clips}/MSRVTT_Videos', *model, *index)

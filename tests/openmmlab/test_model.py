@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 import fewtokens.openmmlab  # noqa: F401
@@ -66,3 +67,23 @@ def test_pretrained_weights_are_not_fetched():
     name = 'mmseg::segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512.py'
     model = build_model(load_config(name, {'model.backbone.num_layers': 1}), device='meta')
     assert next(model.parameters()).device.type == 'meta'
+
+
+def test_weights_that_timm_would_fetch_are_not_fetched(monkeypatch):
+    """mmseg's TIMMBackbone fetches them unless it is told not to."""
+    import timm
+
+    asked = []
+    create = timm.create_model
+
+    def create_model(**options):
+        asked.append((options['pretrained'], options['checkpoint_path']))
+        return create(**{**options, 'pretrained': False, 'checkpoint_path': ''})
+
+    monkeypatch.setattr(timm, 'create_model', create_model)
+    backbone = dict(type='TIMMBackbone', model_name='test_vit', out_indices=(1,))
+    head = dict(type='FCNHead', in_channels=64, in_index=0, channels=8, num_classes=3)
+    for options in ({}, dict(pretrained=True), dict(checkpoint_path='none.pth')):
+        model = dict(type='EncoderDecoder', backbone=dict(backbone, **options), decode_head=head)
+        build_model(Config(dict(model=model, default_scope='mmseg')))
+    assert asked == [(False, '')] * 3

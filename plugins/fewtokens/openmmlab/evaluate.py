@@ -153,14 +153,16 @@ def _first_image(reduction: Reduction | Clustered) -> Iterator[list[Tensor]]:
     """
     found: list[Tensor] = []
 
-    def keep(module: nn.Module, args: tuple, output: Any) -> None:
-        if not found and reduction.passes:
-            found.append(args[0][:1])
+    def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        # At its entry, which every way into the backbone goes through; until a pass has been reduced.
+        if not reduction.passes:
+            (image, *_) = args or kwargs.values()
+            found[:] = [image[:1]]
 
     if not isinstance(reduction, Reduction):
         yield found
         return
-    handle = reduction.host.backbone.register_forward_hook(keep)
+    handle = reduction.host.entry.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield found
     finally:

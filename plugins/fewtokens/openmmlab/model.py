@@ -95,6 +95,10 @@ def without_pretrained(config: Any) -> Any:
     """A config's copy that names no pretrained weights anywhere."""
     if isinstance(config, dict):
         rest = {key: without_pretrained(value) for key, value in config.items() if key != 'pretrained'}
+        kind = config.get('type')
+        if str(getattr(kind, '__name__', kind)).endswith('TIMMBackbone'):
+            # It fetches weights unless it is told not to.
+            rest |= dict(pretrained=False, checkpoint_path='')
         if isinstance(rest.get('init_cfg'), dict) and rest['init_cfg'].get('type') == 'Pretrained':
             rest.pop('init_cfg')
         return type(config)(rest)

@@ -35,12 +35,7 @@ def predict_folder(
         ValueError: a picture can't be read and `skip_unreadable` is off; or a reducer never took effect, which is known
             when all is written.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f'there is no folder {str(folder)!r}')
-    # Hidden files are no pictures, whatever they end in: macOS keeps what it knows of a.jpg in ._a.jpg.
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith('.'))
-    if not files:
-        raise FileNotFoundError(f'no pictures in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
+    files = list_pictures(folder)
     steps = config.test_dataloader.dataset.pipeline
     pipeline = Compose([step for step in steps if not step['type'].endswith('Annotations')])
     metainfo = complete_metainfo(model.dataset_meta, config)
@@ -55,6 +50,17 @@ def predict_folder(
         if variant.reducer is not None and not any(reduced):
             raise ValueError(never_took_effect(variant.reducer))
     return predictions, unreadable
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """A folder's files that end like pictures, sorted; raises a FileNotFoundError where there are none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'there is no folder {str(folder)!r}')
+    # Hidden files are no pictures, whatever they end in: macOS keeps what it knows of a.jpg in ._a.jpg.
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith('.'))
+    if not files:
+        raise FileNotFoundError(f'no pictures in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
+    return files
 
 
 def complete_metainfo(known: dict[str, Any] | None, config: Config) -> dict[str, Any]:
