@@ -64,10 +64,10 @@ class SpreadNorm:
             apart = self.with_tokens(value, context.spread.variances[..., None], context.layout)
             # A token that is the same in all channels, as a padded one, has no variance to share.
             variance = value.detach().float().var(-1, unbiased=False, keepdim=True)
-            share = apart / (variance + apart).clamp_min(torch.finfo(torch.float32).tiny)
-            context.spread.shares[:] = [share]
+            tiny = torch.finfo(torch.float32).tiny
+            context.spread.shares[:] = [apart / (variance + apart).clamp_min(tiny)]
             # Half of the spread: with all of it keys come out too weak.
-            factor = ((1 - share) / (1 - share / 2)).sqrt().to(normed.dtype)
+            factor = (variance / (variance + apart / 2).clamp_min(tiny)).sqrt().to(normed.dtype)
         if module.bias is None:
             return normed * factor
         return torch.lerp(module.bias.to(normed.dtype).expand_as(normed), normed, factor)
