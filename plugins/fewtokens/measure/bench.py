@@ -129,13 +129,20 @@ class Bench:
 
     # Time
 
-    def time(self, reducers: Sequence[Reducer], precision: float, most: int = 40) -> dict[Reducer, Figure]:
-        """How many times as fast as the full model each is, in pairs timed in turn.
+    def time(
+        self,
+        reducers: Sequence[Reducer],
+        precision: float,
+        asked: tuple[float, float] = (0.0, np.inf),
+        most: int = 40,
+    ) -> None:
+        """Times how many times as fast as the full model each is, in pairs, in turn.
 
-        Goes on until half the interval is within `precision` of the value, or there are `most` pairs.
+        Goes on until half the interval is within `precision` of the value, or all of it outside of what is asked for,
+        or there are `most` pairs.
         """
         reducers = list(dict.fromkeys(reducers))
-        while due := [r for r in reducers if not self._is_precise(r, precision, most)]:
+        while due := [r for r in reducers if not self._is_known(r, precision, asked, most)]:
             variants = [Variant(FUSED), *(Variant(_name(reducer), reducer) for reducer in due)]
             contexts = {variant.name: (lambda v=variant: v.applied(self.model)) for variant in variants}
             fresh = not all(map(self._pairs, due))
@@ -146,7 +153,6 @@ class Bench:
             for reducer in due:
                 pairs = np.stack([seconds[FUSED], seconds[_name(reducer)]], axis=1)
                 self.kept.put(self._pairs(reducer) + pairs.tolist(), *self._of_time(reducer))
-        return {reducer: self.speed(reducer) for reducer in reducers}
 
     def speedup(self, reducer: Reducer) -> float | None:
         """As measured, the median; None if it was not timed."""
@@ -162,9 +168,12 @@ class Bench:
         """Of the full model and of the reduced one, for one picture."""
         return tuple(1e3 * np.median(self._pairs(reducer), axis=0) / len(self.timed))
 
-    def _is_precise(self, reducer: Reducer, precision: float, most: int) -> bool:
+    def _is_known(self, reducer: Reducer, precision: float, asked: tuple[float, float], most: int) -> bool:
         speed = self.speed(reducer)
-        return speed is not None and (speed.count >= most or speed.spread <= precision)
+        if speed is None:
+            return False
+        outside = speed.high < asked[0] or speed.low > asked[1]
+        return outside or speed.spread <= precision or speed.count >= most
 
     def _ratios(self, reducer: Reducer) -> np.ndarray:
         pairs = np.array(self._pairs(reducer)).reshape(-1, 2)

@@ -69,8 +69,8 @@ class Tuned:
         trials: all that was tried, the chosen one among them.
         runner_up: the best of those with other places, method or options.
         held_out: the choice's mean cosine over pictures that the search did not see; None if there were too few.
-        lead: how much more the choice's cosine is than the runner-up's, or, where an agreement was asked for, its
-            speed-up; cosines over the pictures held out, or over those of the search if there are none.
+        lead: how much more the choice's cosine is than the runner-up's, where a speed was asked for: over the pictures
+            held out, or over those of the search if there are none.
         pictures: how many the search saw, and how many were held out.
         milliseconds: of the full model and of the choice, for one picture.
         kept: how many figures came from an earlier run.
@@ -137,9 +137,9 @@ def tune(
         raise ValueError('there are no pictures to compare outputs on')
     bench = Bench(model, pictures, kept, call, look, batch, clock)
     search = _Search(bench, methods, say)
-    recipe, reducer = search.for_speed(target.speedup) if target.speedup else search.for_cosine(target.cosine)
-    search.sketch(bench.speedup(reducer))
-    return search.sum_up(target, recipe, reducer)
+    chosen = search.for_speed(target.speedup) if target.speedup else search.for_cosine(target.cosine)
+    search.sketch(bench.speedup(chosen))
+    return search.sum_up(target, chosen)
 
 
 class _Search:
@@ -154,11 +154,12 @@ class _Search:
             raise ValueError('no block of the model has tokens that can be merged')
         self.tried: dict[Reducer, Recipe] = {}
         self._ladders: dict[Recipe, list[Reducer]] = {}
-        self.finalists: list[tuple[Recipe, Reducer]] = []
+        self.finalists: list[tuple[Reducer, Recipe]] = []
+        """What the choice is among, the best first."""
 
     def ladder(self, recipe: Recipe) -> list[Reducer]:
         if recipe not in self._ladders:
-            self._ladders[recipe] = recipe.ladder(self.sites)
+            self._ladders[recipe] = sorted(recipe.ladder(self.sites), key=lambda each: -self.sites.share(each))
         return self._ladders[recipe]
 
     # What is measured
@@ -168,8 +169,8 @@ class _Search:
         values = self.bench.cosines(reducer, self.pictures[:count])
         return -1.0 if np.isnan(values).mean() > 0.5 else float(np.nanmean(values))
 
-    def time(self, settings: dict[Reducer, Recipe], precision: float) -> None:
-        self.bench.time(list(settings), precision)
+    def time(self, settings: dict[Reducer, Recipe], precision: float, asked: tuple[float, float] = (0, np.inf)) -> None:
+        self.bench.time(list(settings), precision, asked)
         self.expected.learn(settings)
         self.tried |= settings
 
@@ -220,7 +221,7 @@ class _Search:
 
     # A speed
 
-    def for_speed(self, speed: float) -> tuple[Recipe, Reducer]:
+    def for_speed(self, speed: float) -> Reducer:
         self.calibrate(speed)
         self.say(f'methods and places at {speed:g}x: {len(self.first)} settings')
         best = [recipe for recipe, _ in self.race(self.first, speed)][:BEAM]
@@ -228,38 +229,36 @@ class _Search:
             raise self.too_slow(speed)
         best = self.climb(best, speed)
         self.say('grids of the best, by time:')
-        found = self.settle(best, speed, COARSE)
-        if not found:
-            raise self.too_slow(speed)
-        self.say('the best on all pictures of the search:')
-        self.bench.compare([reducer for _, reducer in found], self.pictures)
-        self.finalists = sorted(found, key=lambda each: (self._beyond(each[1], speed), -self.agreement(each[1])))
-        self.say('the time of the choice:')
-        for finalist in list(self.finalists):
-            settled = self.settle([finalist[0]], speed, FINE)
-            if settled:
-                self.finalists[self.finalists.index(finalist)] = settled[0]
-                self.bench.compare([settled[0][1]], self.pictures)
-                return settled[0]
+        self.settle(best, speed, COARSE)
+        while pool := self.as_fast(speed):
+            self.say('the best on all pictures of the search, and its time:')
+            self.bench.compare(list(pool), self.pictures)
+            self.finalists = sorted(pool.items(), key=lambda each: -self.agreement(each[0]))
+            (reducer, recipe), *_ = self.finalists
+            self.time({reducer: recipe}, FINE)
+            if reducer in self.as_fast(speed):
+                return reducer
         raise self.too_slow(speed)
 
-    def _beyond(self, reducer: Reducer, speed: float) -> bool:
-        return self.bench.speedup(reducer) > (1 + FASTER) * speed
+    def as_fast(self, speed: float) -> dict[Reducer, Recipe]:
+        """What was timed to be as fast as asked for: if there are such, those that are little faster."""
+        timed = {reducer: self.bench.speedup(reducer) for reducer in self.tried}
+        enough = {reducer: found for reducer, found in timed.items() if found is not None and found >= speed}
+        near = [reducer for reducer, found in enough.items() if found <= (1 + FASTER) * speed]
+        return {reducer: self.tried[reducer] for reducer in near or enough}
 
-    def settle(self, recipes: Sequence[Recipe], speed: float, precision: float) -> list[tuple[Recipe, Reducer]]:
-        """Of each recipe the settings that measure as fast as asked for, and little faster; without those that can't."""
+    def settle(self, recipes: Sequence[Recipe], speed: float, precision: float) -> None:
+        """Times ever nearer settings of each recipe, until one is as fast as asked for and little faster."""
         slow, fast = dict.fromkeys(recipes, -1), {recipe: len(self.ladder(recipe)) for recipe in recipes}
         for _ in range(2 * TURNS):
             places = {recipe: self._next(recipe, slow[recipe], fast[recipe], speed) for recipe in recipes}
             due = {self.ladder(recipe)[place]: recipe for recipe, place in places.items() if place is not None}
             if not due:
                 break
-            self.time(due, precision)
+            self.time(due, precision, (speed, (1 + AIM) * speed))
             for reducer, recipe in due.items():
                 bound = fast if self.bench.speedup(reducer) >= speed else slow
                 bound[recipe] = places[recipe]
-        found = {recipe: fast[recipe] for recipe in recipes if fast[recipe] < len(self.ladder(recipe))}
-        return [(recipe, self.ladder(recipe)[place]) for recipe, place in found.items()]
 
     def _next(self, recipe: Recipe, slow: int, fast: int, speed: float) -> int | None:
         """The place on the ladder to time next, between one that is too slow and one that isn't."""
@@ -286,7 +285,7 @@ class _Search:
 
     # An agreement
 
-    def for_cosine(self, wanted: float) -> tuple[Recipe, Reducer]:
+    def for_cosine(self, wanted: float) -> Reducer:
         self.calibrate(2.0)
         recipes, slow, fast, speed = self.first, 1.0, None, 2.0
         best: list[Recipe] = []
@@ -312,8 +311,8 @@ class _Search:
         if not useful:
             raise self.too_different(wanted)
         self.time(dict(self._fastest_first(useful)[:2]), FINE)
-        self.finalists = [(recipe, reducer) for reducer, recipe in self._fastest_first(useful)]
-        return self.finalists[0]
+        self.finalists = self._fastest_first(useful)
+        return self.finalists[0][0]
 
     def _fastest_first(self, settings: dict[Reducer, Recipe]) -> list[tuple[Reducer, Recipe]]:
         return sorted(settings.items(), key=lambda each: -self.bench.speedup(each[0]))
@@ -338,10 +337,11 @@ class _Search:
 
     def too_different(self, wanted: float) -> UnreachableError:
         most = max(self.tried, key=self._agreement_so_far)
-        speed = self.bench.time([most], COARSE)[most].value
+        self.bench.time([most], COARSE)
         return UnreachableError(
             f'cosine >= {wanted:g} cannot be reached by anything that is faster: the nearest that was tried has '
-            f'{self._agreement_so_far(most):.4f} at {speed:.2f}x, {text_of(most)}'
+            f'{self._agreement_so_far(most):.4f} at {self.bench.speedup(most):.2f}x, '
+            f'{text_of(most)}'
         )
 
     def _agreement_so_far(self, reducer: Reducer) -> float:
@@ -355,13 +355,13 @@ class _Search:
         speeds = [speed for speed in SKETCHED if abs(np.log(speed / chosen)) > 0.1]
         self.say('what other speeds would cost:')
         near = [self.tried[reducer] for reducer in sorted(self.tried, key=self._agreement_so_far, reverse=True)]
-        recipes = list(dict.fromkeys([recipe for recipe, _ in self.finalists] + near))[: 2 * BEAM]
+        recipes = list(dict.fromkeys([recipe for _, recipe in self.finalists] + near))[: 2 * BEAM]
         for speed in speeds:
             self.race(recipes, speed)
 
-    def sum_up(self, target: Target, recipe: Recipe, reducer: Reducer) -> Tuned:
+    def sum_up(self, target: Target, reducer: Reducer) -> Tuned:
         bench = self.bench
-        others = [each for other, each in self.finalists if other != recipe]
+        others = [each for each, recipe in self.finalists if recipe != self.tried[reducer]]
         trials = [trial for each in self.tried if (trial := self.trial(each)) is not None]
         held_out = lead = None
         if self.held_out:
