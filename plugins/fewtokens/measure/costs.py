@@ -67,13 +67,19 @@ def find_sites(model: nn.Module, inputs: Tensor, look: Callable[[nn.Module, Tens
     On the meta device, where nothing is computed, unless shapes depend on what is seen.
 
     Raises:
-        ValueError: no known backbone, several of them, or it did not run.
+        ValueError: no known backbone, several of them, or the model can't run or does not run it.
     """
     only_host(model)
     try:
         return _find_sites(copy.deepcopy(model).to('meta'), inputs.to('meta'), look)
     except (NotImplementedError, RuntimeError):
+        pass
+    try:
         return _find_sites(model, inputs, look)
+    except (RuntimeError, TypeError) as error:
+        what = f'{tuple(inputs.shape)}, {str(inputs.dtype).removeprefix("torch.")} on {inputs.device}'
+        reason = str(error).strip().partition('\n')[0]
+        raise ValueError(f'{type(model).__name__} cannot run on inputs of {what}: {reason}') from error
 
 
 @torch.no_grad()

@@ -86,6 +86,8 @@ class Recipe:
         options, made = dict(self.values), []
         for grid in shrink(sites.grids[self.places[0]]):
             grids = self._grids(sites, grid)
+            if not self._all_act(sites, grids):
+                continue
             after, each = (self.places, grids) if len(self.places) > 1 else (self.places[0], grids[0])
             try:
                 reducer = self.method.reducer(after=after, grid=each, **options)
@@ -101,10 +103,17 @@ class Recipe:
             if place < sites.ends[before]:
                 grids.append(tuple(max(1, round(step * side)) for side in grids[-1]))
                 continue
-            # A region of its own, whose tokens are whole again: as fine as the first.
-            whole = zip(first, sites.grids[self.places[0]], sites.grids[place])
-            grids.append(tuple(max(1, round(few / many * own)) for few, many, own in whole))
+            # A region of its own, whose tokens are whole again: as fine as the first, but no finer than the one before.
+            sides = zip(first, sites.grids[self.places[0]], sites.grids[place], grids[-1])
+            grids.append(tuple(max(1, min(round(few / many * own), most)) for few, many, own, most in sides))
         return tuple(grids)
+
+    def _all_act(self, sites: Sites, grids: tuple[Grid, ...]) -> bool:
+        """Whether every stage makes fewer tokens of those that it is given."""
+        given = [sites.grids[self.places[0]]]
+        for before, place, grid in zip(self.places, self.places[1:], grids):
+            given.append(grid if place < sites.ends[before] else sites.grids[place])
+        return all(tuple(grid) != tuple(many) for grid, many in zip(grids, given))
 
     def _counts(self, sites: Sites) -> list[Reducer]:
         first, last = self.places
@@ -183,6 +192,7 @@ def shrink(grid: Grid) -> list[Grid]:
     for row in range(1, rows + 1):
         near = max(1, round(row * columns / rows))
         found |= {(row, side) for side in (near - 1, near, near + 1) if 1 <= side <= columns}
+    found |= {(max(1, round(column * rows / columns)), column) for column in range(1, columns + 1)}
     by_count: dict[int, Grid] = {}
     for each in sorted(found - {tuple(grid)}, key=lambda g: abs(g[0] * columns - g[1] * rows)):
         by_count.setdefault(each[0] * each[1], each)

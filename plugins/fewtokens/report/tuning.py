@@ -26,7 +26,7 @@ def write_tuned(out: Path, tuned: Tuned, lines: Sequence[str], environment: dict
         environment: what was measured where, for the json.
         params: of the model.
     """
-    text = describe_tuned(tuned, lines)
+    text = describe_tuned(tuned, lines, environment)
     figures = as_json(tuned, lines, environment, params)
     write_together(
         {
@@ -54,8 +54,8 @@ def config_lines(reducer: Reducer, sdpa: bool) -> list[str]:
     ]
 
 
-def describe_tuned(tuned: Tuned, lines: Sequence[str]) -> str:
-    """The choice, its plugin lines, and how sure they are."""
+def describe_tuned(tuned: Tuned, lines: Sequence[str], environment: dict[str, Any]) -> str:
+    """The choice, its plugin lines, and how sure it is."""
     chosen, speed = tuned.chosen, tuned.chosen.speed
     searched, held_out = tuned.pictures
     full, reduced = tuned.milliseconds
@@ -66,6 +66,7 @@ def describe_tuned(tuned: Tuned, lines: Sequence[str]) -> str:
         '',
         f'speed-up {_figure(speed, ".2f", "x")}, {speed.count} pairs in turn with {FUSED}: {full:.0f} ms became '
         f'{reduced:.0f}',
+        _machine(environment),
         f'cosine {_figure(chosen.agreement, ".4f")}, {_pictures(searched)} of the search',
     ]
     told += [_confirmation(tuned, held_out), *_comparison(tuned)]
@@ -76,6 +77,16 @@ def describe_tuned(tuned: Tuned, lines: Sequence[str]) -> str:
     if chosen.unchanged:
         told.append(f'{_pictures(chosen.unchanged)} had too few tokens for it, went through unchanged and do not count')
     return '\n'.join(told)
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    """What time was measured on."""
+    size = ' x '.join(map(str, environment['shape']))
+    threads, batch = environment['threads'], environment['batch']
+    return (
+        f'    on {environment["device"]}, {threads} thread{"" if threads == 1 else "s"}, {environment["dtype"]}, '
+        f'{batch} at a time of {size}'
+    )
 
 
 def _confirmation(tuned: Tuned, held_out: int) -> str:
@@ -96,11 +107,14 @@ def _comparison(tuned: Tuned) -> list[str]:
     told = f'next best: {other.name}, {other.speedup:.2f}x, cosine {other.agreement.value:.4f}'
     if tuned.lead is None:
         return [told]
-    sure = 'the choice is ahead' if tuned.lead.low > 0 else 'behind' if tuned.lead.high < 0 else 'as good as equal'
-    return [f'{told}; difference {_figure(tuned.lead, "+.4f")}: {sure}']
+    sure = 'ahead' if tuned.lead.low > 0 else 'behind' if tuned.lead.high < 0 else 'as good as equal'
+    where = 'over the pictures held out' if tuned.held_out else 'over the same pictures'
+    return [told, f'    the choice has {_figure(tuned.lead, "+.4f")} more {where}: {sure}']
 
 
 def _figure(figure: Figure, form: str, unit: str = '') -> str:
+    if figure.count < 2:
+        return f'{figure.value:{form}}{unit} (of one alone: no interval)'
     low, high = format(figure.low, form), format(figure.high, form)
     return f'{figure.value:{form}}{unit} (95 % interval {low} to {high})'
 
