@@ -30,8 +30,8 @@ TURNS = 6
 """How often the neighbours of the best are looked at, and how often grids are adjusted, at most."""
 COARSE, FINE = 0.02, 0.01
 """Half the interval of a speed-up, as a part of it: of those to choose from, and of the choice."""
-SKETCHED = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
-"""Speeds at which the frontier is looked at beside the one asked for."""
+SKETCHED = (0.4, 0.7, 1.4, 2.0)
+"""Of the choice's gain: what the frontier is looked at for besides."""
 
 
 class UnreachableError(ValueError):
@@ -204,7 +204,7 @@ class _Search:
             if count >= len(self.pictures):
                 break
             if count != COUNTS[-1]:
-                ranked = ranked[: max(2 * BEAM, len(ranked) // 3)]
+                ranked = _leading(ranked, max(2 * BEAM, len(ranked) // 3))
         return ranked
 
     def climb(self, best: list[Recipe], speed: float) -> list[Recipe]:
@@ -227,7 +227,7 @@ class _Search:
     def for_speed(self, speed: float) -> Reducer:
         self.calibrate(speed)
         self.say(f'methods and places at {speed:g}x: {len(self.first)} settings')
-        best = [recipe for recipe, _ in self.race(self.first, speed)][:BEAM]
+        best = [recipe for recipe, _ in _leading(self.race(self.first, speed), BEAM)]
         if not best:
             raise self.too_slow(speed)
         best = self.climb(best, speed)
@@ -290,20 +290,20 @@ class _Search:
 
     def for_cosine(self, wanted: float) -> Reducer:
         self.calibrate(2.0)
-        recipes, slow, fast, speed = self.first, 1.0, None, 2.0
+        slow, fast, speed = 1.0, None, 2.0
         best: list[Recipe] = []
         while fast is None or fast / slow > 1.1:
             self.say(f'methods and places at {speed:.2f}x:')
-            ranked = self.race(recipes, speed)
+            ranked = self.race(self.first, speed)
             if ranked and ranked[0][1] >= wanted:
-                slow, best = speed, [recipe for recipe, _ in ranked]
+                slow, best = speed, [recipe for recipe, _ in _leading(ranked, BEAM)]
             else:
                 fast = speed
                 if fast < 1.05:
                     break
             speed = 1.5 * slow if fast is None else (slow * fast) ** 0.5
-        best = best or [recipe for recipe, _ in self.race(recipes, 1.02)]
-        best = self.climb(best[:BEAM], max(slow, 1.02))
+        best = best or [recipe for recipe, _ in _leading(self.race(self.first, 1.02), BEAM)]
+        best = self.climb(best, max(slow, 1.02))
         self.say(f'the coarsest of the best at {wanted:g}:')
         found = [(recipe, place) for recipe in best if (place := self._coarsest(recipe, wanted)) is not None]
         settings = {self.ladder(recipe)[place]: recipe for recipe, place in found}
@@ -361,12 +361,11 @@ class _Search:
 
     def sketch(self, chosen: float) -> None:
         """Looks at the frontier where other speeds are asked for, on few pictures and by expected time."""
-        speeds = [speed for speed in SKETCHED if abs(np.log(speed / chosen)) > 0.1]
         self.say('what other speeds would cost:')
         near = [self.tried[reducer] for reducer in sorted(self.tried, key=self._agreement_so_far, reverse=True)]
         recipes = list(dict.fromkeys([recipe for _, recipe in self.finalists] + near))[: 2 * BEAM]
-        for speed in speeds:
-            self.race(recipes, speed)
+        for part in SKETCHED:
+            self.race(recipes, 1 + part * (chosen - 1))
 
     def sum_up(self, target: Target, reducer: Reducer) -> Tuned:
         bench = self.bench
@@ -406,6 +405,12 @@ class _Search:
             agreement=Figure.of(known, np.mean),
             unchanged=self.bench.count_unchanged(reducer, self.pictures),
         )
+
+
+def _leading(ranked: list[tuple[Recipe, float]], count: int) -> list[tuple[Recipe, float]]:
+    """The best, and the best of each method: a method shows what it can do when its neighbours are looked at."""
+    best = {recipe.method: (recipe, value) for recipe, value in reversed(ranked)}
+    return ranked[:count] + [each for each in ranked[count:] if each == best[each[0].method]]
 
 
 def _mean(values: np.ndarray) -> Figure | None:

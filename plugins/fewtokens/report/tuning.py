@@ -183,8 +183,9 @@ def plot_frontier(tuned: Tuned) -> Canvas:
     best = frontier(enough)
     axes.plot([t.speedup for t in best], [t.agreement.value for t in best], color='#8a94a3', lw=1, zorder=0)
     _mark_choice(axes, tuned)
-    lowest = min(t.agreement.low for t in (tuned.chosen, *best[:1]))
-    axes.set_ylim(max(min(t.agreement.value for t in best), 1 - 4 * (1 - lowest)) - 0.02 * (1 - lowest), 1)
+    # What is far below the choice is of no use, and would press the rest together.
+    least = max(min(t.agreement.value for t in enough), 1 - 3 * (1 - tuned.chosen.agreement.low))
+    axes.set_ylim(least - 0.03 * (1 - least), 1)
     axes.set_xlabel(f'speed-up over {FUSED}')
     axes.set_ylabel('cosine with the full model, mean over tokens and pictures')
     axes.grid(alpha=0.25)
