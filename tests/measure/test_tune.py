@@ -14,7 +14,8 @@ from fewtokens.measure.tune import UnreachableError, tune
 from fewtokens.measure.variants import Variant
 from fewtokens.plugin import text_of
 
-SHARED = (Method(fewtokens.SharedUpdate, options=dict(size_bias=(True, False))),)
+# In a model this small, what merging takes counts: one iteration of it.
+SHARED = (Method(fewtokens.SharedUpdate, options=dict(size_bias=(True, False), iters=(1,))),)
 
 
 def pictures(count, size=(64, 64)):

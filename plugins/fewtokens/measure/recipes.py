@@ -34,7 +34,7 @@ class Method:
 
 # A further option to try is one more entry in `options`.
 METHODS = (
-    Method(SharedUpdate, places=3, options=dict(size_bias=(True, False), iters=(1, 3), window=(5, 3))),
+    Method(SharedUpdate, places=3, options=dict(size_bias=(True, False), spread=(True, False))),
     Method(Hourglass),
     Method(BipartiteMerge, places=2),
 )

@@ -42,7 +42,7 @@ def time_interleaved(
         device: a CUDA device is waited for.
     """
     seconds = seconds_interleaved(rows, call, rounds, warmup, device)
-    return {name: _summarize(times, seconds[reference]) for name, times in seconds.items()}
+    return {name: summarize(times, seconds[reference]) for name, times in seconds.items()}
 
 
 def seconds_interleaved(
@@ -62,11 +62,7 @@ def seconds_interleaved(
                 if number >= warmup:
                     seconds[name].append(elapsed)
                 bar.update()
-<<<<<<< HEAD
-    return {name: summarize(np.array(times), np.array(seconds[reference])) for name, times in seconds.items()}
-=======
     return {name: np.array(times) for name, times in seconds.items()}
->>>>>>> tune
 
 
 def _time(call: Callable[[], Any], device: torch.device) -> float:
