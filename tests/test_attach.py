@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from literal import merge
 from models import IMAGES, beit, outputs, segmenter, snapshot, vit
 from torch.nn import functional as F
 
@@ -121,7 +122,7 @@ def test_shared_update_equals_the_steps_written_out(size_bias):
         if i in (1, 4):
             clusters = (6, 5) if i == 1 else (3, 3)
             before = x[:, 1:]
-            centers, labels, sizes = dense.merge_tokens(before, grid if i == 1 else (6, 5), clusters, sizes=sizes)
+            centers, labels, sizes = merge(before, grid if i == 1 else (6, 5), clusters, sizes=sizes)
             records.append((before, centers, labels))
             x = torch.cat([x[:, :1], centers], dim=1)
             log_sizes = F.pad(sizes.log(), (1, 0)) if size_bias else None
@@ -130,7 +131,7 @@ def test_shared_update_equals_the_steps_written_out(size_bias):
             expected.append(restore(x[:, 1:]))
         elif i == 5:
             expected.append(model.norm1(restore(x[:, 1:])))
-    with fewtokens.attach(model, fewtokens.SharedUpdate((1, 4), ((6, 5), (3, 3)), size_bias=size_bias)):
+    with fewtokens.attach(model, fewtokens.SharedUpdate((1, 4), ((6, 5), (3, 3)), size_bias=size_bias, spread=False)):
         for given, wanted in zip(model(IMAGES), expected, strict=True):
             torch.testing.assert_close(given, as_map(wanted, grid), rtol=1e-4, atol=1e-4)
 
@@ -157,7 +158,7 @@ def test_relative_positions_equal_the_steps_written_out(kind):
         table, size, log_sizes = block.attn.relative_position_bias_table, grid, None
         if i == 2:
             before = x[:, 1:]
-            centers, labels, sizes = dense.merge_tokens(before, grid, (5, 4))
+            centers, labels, sizes = merge(before, grid, (5, 4))
             x = torch.cat([x[:, :1], centers], dim=1)
         if i >= 2:
             image = table[:-3].T.reshape(1, 4, 15, 15)
@@ -165,7 +166,7 @@ def test_relative_positions_equal_the_steps_written_out(kind):
             table, size, log_sizes = torch.cat([resized, table[-3:]]), (5, 4), F.pad(sizes.log(), (1, 0))
         x = block_forward(block, x, log_sizes, bias_of(block.attn, table, size))
     update = (x[:, 1:] - centers).gather(1, labels[..., None].expand(-1, -1, 32))
-    with fewtokens.attach(model, fewtokens.SharedUpdate(2, (5, 4))):
+    with fewtokens.attach(model, fewtokens.SharedUpdate(2, (5, 4), spread=False)):
         torch.testing.assert_close(model(IMAGES)[0], as_map(model.norm1(before + update), grid), rtol=1e-4, atol=1e-4)
 
 
@@ -302,15 +303,15 @@ def test_images_that_the_host_does_not_take_are_refused(after):
 
 def test_cluster_map_is_what_the_pass_used():
     model = vit(final_norm=True)
-    with fewtokens.attach(model, fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3)))) as attachment:
+    with fewtokens.attach(model, fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3)), spread=False)) as attachment:
         outputs(model)
     x, grid = embed(model, IMAGES)
     x = block_forward(model.layers[0], x)
-    centers, first, sizes = dense.merge_tokens(x[:, 1:], grid, (6, 6))
+    centers, first, sizes = merge(x[:, 1:], grid, (6, 6))
     x = torch.cat([x[:, :1], centers], dim=1)
     for block in model.layers[1:3]:
         x = block_forward(block, x, F.pad(sizes.log(), (1, 0)))
-    _, second, _ = dense.merge_tokens(x[:, 1:], (6, 6), (3, 3), sizes=sizes)
+    _, second, _ = merge(x[:, 1:], (6, 6), (3, 3), sizes=sizes)
     assert torch.equal(attachment.cluster_map, second.gather(1, first).unflatten(1, grid))
 
 

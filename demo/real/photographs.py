@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewtokens.measure.files import UnreadableError, shown
-from fewtokens.openmmlab.predictions import list_pictures
+from fewtokens.report.pictures import find_pictures
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, by which DINOv2's images are normalized."""
@@ -45,7 +45,7 @@ def read_photographs(folder: Path, side: int) -> dict[str, np.ndarray]:
         FileNotFoundError: there is no folder, or no picture in it.
         UnreadableError: a picture cannot be read.
     """
-    return {shown(file.name): square(_read(file), side) for file in list_pictures(folder)}
+    return {shown(file.name): square(_read(file), side) for file in find_pictures(folder)}
 
 
 def _read(file: Path) -> np.ndarray:

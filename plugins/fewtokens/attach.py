@@ -25,7 +25,7 @@ def attach(model: nn.Module, reducer: Reducer) -> Reduction:
     if not isinstance(reducer, Reducer):
         raise ValueError(f'reducer={reducer!r} must be a reducer, for instance fewtokens.Hourglass(after=10, grid=28)')
     refuse_data_parallel(model)
-    return Reduction(_only_host(model), reducer)
+    return Reduction(only_host(model), reducer)
 
 
 def supported(model: nn.Module) -> str:
@@ -55,7 +55,8 @@ def _outputs(host: Host) -> str:
     return f'blocks {", ".join(str(tap + 1) for tap in host.taps)}'
 
 
-def _only_host(model: nn.Module) -> Host:
+def only_host(model: nn.Module) -> Host:
+    """The one known backbone of a model; see `attach` for errors."""
     hosts = find_hosts(model)
     if not hosts:
         raise ValueError(_nothing_found(model))

@@ -40,6 +40,12 @@ def kind_of(plugin: Plugin) -> str:
     return type(plugin).__name__ if isinstance(plugin, Reducer) else plugin.kind
 
 
+def text_of(reducer: Reducer) -> str:
+    """A reducer's Python call, with the options that differ from their defaults."""
+    options = ', '.join(f'{name}={value!r}' for name, value in changed_options(reducer).items())
+    return f'{type(reducer).__name__}({options})'
+
+
 def label_of(plugin: Plugin) -> str:
     """The settings in short: those without a default by value alone, others by name where they differ from theirs."""
     if not isinstance(plugin, Reducer):

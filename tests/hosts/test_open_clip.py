@@ -3,13 +3,15 @@
 import open_clip
 import pytest
 import torch
+from literal import add_spreads, spread, with_prefix
 from models import IMAGES, randomize, snapshot
 from torch.nn import functional as F
 
 import fewtokens
 
 REDUCERS = [
-    fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0), fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
+    fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0),
+    fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
     fewtokens.BipartiteMerge((1, 2), 6),
 ]  # fmt: skip
 KINDS = {
@@ -40,7 +42,7 @@ def reducer(request):
 @torch.no_grad()
 def walk(visual, reducer, images, taps=()):
     """(what the tower returns, {tap: whole tokens}), with replaced calls nowhere."""
-    x, grid, sizes, records, outputs = visual._embeds(images), (8, 8), None, [], {}
+    x, grid, sizes, apart, records, outputs = visual._embeds(images), (8, 8), None, None, [], {}
     turn = (lambda t: t) if visual.transformer.batch_first else (lambda t: t.transpose(0, 1))
 
     def whole(x):
@@ -53,13 +55,18 @@ def walk(visual, reducer, images, taps=()):
         for stage in reducer.stages():
             if stage.after == index:
                 reduced = stage.reduce(x[:, 1:], grid, sizes)
+                apart = add_spreads(reduced, sizes, apart)
                 x, grid, sizes = torch.cat([x[:, :1], reduced.tokens], dim=1), reduced.grid, reduced.sizes
                 records.append((stage, reduced.record))
         mask = None
         if records and reducer.size_bias and sizes is not None:
             bias = F.pad(sizes.log(), (1, 0))
             mask = bias.repeat_interleave(4, dim=0)[:, None].expand(-1, bias.shape[1], -1)
-        x = turn(block(turn(x), attn_mask=mask))
+        told = with_prefix(apart, 1)
+        parts = block.ln_1, block.ln_2, block.mlp.c_fc, block.mlp.gelu
+        plain = type(block) is open_clip.transformer.ResidualAttentionBlock and told is not None
+        with spread(*parts, turn(told) if plain else None):
+            x = turn(block(turn(x), attn_mask=mask))
         if index in taps:
             outputs[index] = whole(x)
     pools_first = visual.attn_pool is not None or visual.final_ln_after_pool

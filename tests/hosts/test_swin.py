@@ -5,6 +5,7 @@ import copy
 import models
 import pytest
 import torch
+from literal import merge, spread
 from torch.nn import functional as F
 
 import fewtokens
@@ -51,9 +52,10 @@ def literal_attention(module, image, window, log_sizes=None):
     return out.roll((shift, shift), (0, 1))[: size[0], : size[1]]
 
 
-def literal_block(block, image, window, log_sizes=None):
-    image = image + literal_attention(block.attn, block.norm1(image), window, log_sizes)
-    return block.ffn(block.norm2(image), identity=image)
+def literal_block(block, image, window, log_sizes=None, apart=None):
+    with spread(block.norm1, block.norm2, *block.ffn.layers[0][:2], apart):
+        image = image + literal_attention(block.attn, block.norm1(image), window, log_sizes)
+        return block.ffn(block.norm2(image), identity=image)
 
 
 def literal_stage(stage, image, first, reducer):
@@ -66,7 +68,7 @@ def literal_stage(stage, image, first, reducer):
             padded, places = windows_of(size, window)
             before = pad(image, padded)
             image = torch.zeros(padded[0] // window * few, padded[1] // window * few, image.shape[2])
-            log_sizes = torch.zeros(image.shape[:2])
+            log_sizes, apart = torch.zeros(image.shape[:2]), None
             records = []
             for r, c in places:
                 x = before[r : r + window, c : c + window].flatten(0, 1)[None]
@@ -74,7 +76,7 @@ def literal_stage(stage, image, first, reducer):
                 if isinstance(reducer, fewtokens.Hourglass):
                     centers, labels = dense.cluster_tokens(x, *grids, 3, 5, 100.0)
                 else:
-                    centers, labels, sizes = dense.merge_tokens(x, *grids)
+                    centers, labels, sizes = merge(x, *grids)
                 cut = (
                     slice(r // window * few, r // window * few + few),
                     slice(c // window * few, c // window * few + few),
@@ -82,8 +84,13 @@ def literal_stage(stage, image, first, reducer):
                 image[cut] = centers[0].unflatten(0, (few, few))
                 if isinstance(reducer, fewtokens.SharedUpdate):
                     log_sizes[cut] = sizes[0].log().unflatten(0, (few, few))
+                    means, _, _ = dense.merge_tokens(x, *grids)
+                    _, variances = dense.lengthen_means(x, labels, means, sizes)
+                    apart = torch.zeros(image.shape[:2]) if apart is None else apart
+                    apart[cut] = variances[0].unflatten(0, (few, few))
                 records.append((r, c, cut, x, centers, labels))
-        image = literal_block(block, image, window if records is None else few, None if records is None else log_sizes)
+        told = (window,) if records is None else (few, log_sizes, apart)
+        image = literal_block(block, image, *told)
     if records is None:
         return image
     whole = torch.zeros(*padded, image.shape[2])

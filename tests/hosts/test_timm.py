@@ -6,14 +6,15 @@ import pickle
 import pytest
 import timm
 import torch
+from literal import add_spreads, merge, spread, with_prefix
 from models import IMAGES, randomize, snapshot
 from torch.nn import functional as F
 
 import fewtokens
-from fewtokens.ops import dense
 
 REDUCERS = [
-    fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0), fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
+    fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0),
+    fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
     fewtokens.AvgPool(2, (4, 5)), fewtokens.BipartiteMerge((1, 2, 4), 6),
 ]  # fmt: skip
 KINDS = {
@@ -38,13 +39,17 @@ def reducer(request):
     return request.param
 
 
+def parts_of(block):
+    return block.norm1, block.norm2, block.mlp.fc1, block.mlp.act
+
+
 @torch.no_grad()
 def walk(model, reducer, images, taps=()):
     """(normed output, {tap: tokens}) of a reducer: block by block, with hooks and replaced calls nowhere."""
     x = model.patch_embed(images)
     grid = tuple(-(-side // 8) for side in images.shape[2:])
     x = model.norm_pre(model.patch_drop(model._pos_embed(x)))
-    prefix, sizes, records, outputs = model.num_prefix_tokens, None, [], {}
+    prefix, sizes, apart, records, outputs = model.num_prefix_tokens, None, None, [], {}
 
     def whole(tokens):
         head, tokens = tokens[:, :prefix], tokens[:, prefix:]
@@ -56,12 +61,14 @@ def walk(model, reducer, images, taps=()):
         for stage in reducer.stages():
             if stage.after == index:
                 reduced = stage.reduce(x[:, prefix:], grid, sizes)
+                apart = add_spreads(reduced, sizes, apart)
                 x, grid, sizes = torch.cat([x[:, :prefix], reduced.tokens], dim=1), reduced.grid, reduced.sizes
                 records.append((stage, reduced.record))
         mask = None
         if records and reducer.size_bias and sizes is not None:
             mask = F.pad(sizes.log(), (prefix, 0))[:, None, None].to(x.dtype)
-        x = block(x, attn_mask=mask)
+        with spread(*parts_of(block), with_prefix(apart, prefix) if type(block).__name__ == 'Block' else None):
+            x = block(x, attn_mask=mask)
         if index in taps:
             outputs[index] = whole(x)
     return (model.norm(whole(x)) if reducer.restores == 'update' else whole(model.norm(x))), outputs
@@ -262,4 +269,4 @@ def test_clusters_are_of_the_tokens_that_came():
     with torch.no_grad():
         for block in model.blocks[:2]:
             x = block(x)
-    assert torch.equal(attachment.cluster_map.flatten(1), dense.merge_tokens(x[:, 1:], (8, 8), (5, 3))[1])
+    assert torch.equal(attachment.cluster_map.flatten(1), merge(x[:, 1:], (8, 8), (5, 3))[1])

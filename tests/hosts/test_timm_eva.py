@@ -6,6 +6,7 @@ import pickle
 import pytest
 import timm
 import torch
+from literal import add_spreads, spread, with_prefix
 from models import IMAGES, randomize, snapshot
 from timm.models.eva import Eva
 from torch.nn import functional as F
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 import fewtokens
 
 REDUCERS = [
-    fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0), fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
+    fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0),
+    fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
     fewtokens.AvgPool(2, (4, 5)), fewtokens.BipartiteMerge((1, 2, 4), 6),
 ]  # fmt: skip
 ROTARY = dict(use_rot_pos_emb=True)
@@ -58,7 +60,7 @@ def walk(model, reducer, images, taps=()):
     x, ropes = model._pos_embed(model.patch_embed(images))
     x, count = model.norm_pre(x), model.patch_embed.dynamic_feat_size(images.shape[2:])
     prefix, grid, sizes, records, outputs = model.num_prefix_tokens, tuple(count), None, [], {}
-    labels = None
+    labels = apart = None
 
     def whole(tokens):
         head, tokens = tokens[:, :prefix], tokens[:, prefix:]
@@ -73,6 +75,7 @@ def walk(model, reducer, images, taps=()):
         for stage in reducer.stages():
             if stage.after == index:
                 reduced = stage.reduce(x[:, prefix:], grid, sizes)
+                apart = add_spreads(reduced, sizes, apart)
                 x = torch.cat([x[:, :prefix], reduced.tokens], dim=1)
                 labels = reduced.labels if labels is None else reduced.labels.gather(1, labels)
                 if ropes is not None:
@@ -82,7 +85,10 @@ def walk(model, reducer, images, taps=()):
         mask = None
         if records and reducer.size_bias and sizes is not None:
             mask = F.pad(sizes.log(), (prefix, 0))[:, None, None].to(x.dtype)
-        x = block(x, rope=moved[index], attn_mask=mask)
+        parts = (block.mlp.fc1, block.mlp.act) if type(block.mlp).__name__ == 'Mlp' else (None, None)
+        told = with_prefix(apart, prefix) if type(block).__name__ == 'EvaBlock' else None
+        with spread(block.norm1, block.norm2, *parts, told):
+            x = block(x, rope=moved[index], attn_mask=mask)
         if index in taps:
             outputs[index] = whole(x)
     return (model.norm(whole(x)) if reducer.restores == 'update' else whole(model.norm(x))), outputs

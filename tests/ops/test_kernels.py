@@ -40,7 +40,8 @@ def launches(dtype, width, together):
     grid, clusters = (5, 6), (2, 3)
     places = [
         (clustering, 'cluster_kernel'), (shared_update, 'restore_kernel'), (hourglass, 'compare_kernel'),
-        (hourglass, 'weigh_kernel'), (hourglass, 'apply_kernel'), (spread, 'norm_kernel'), (spread, 'activation_kernel'),
+        (hourglass, 'weigh_kernel'), (hourglass, 'apply_kernel'),
+        (spread, 'norm_kernel'), (spread, 'activation_kernel'),
     ]  # fmt: skip
     with recording(*places) as recorders, mock.patch.object(clustering, '_multiprocessors', lambda device: 132):
         shared_update.launch_lengthened(x, grid, clusters, 2, 3, sizes, together)

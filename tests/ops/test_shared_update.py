@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fewtokens.ops import dense, merge_tokens
+from fewtokens.ops.shared_update import lengthen_means
 
 
 @pytest.mark.parametrize('clusters', [(5, 7), (17, 23), (1, 1), (16, 9)])
@@ -66,3 +67,24 @@ def test_non_finite_tokens_end_well(value):
 def test_half_precision_counts_exactly(dtype):
     means, _, sizes = merge_tokens(torch.randn(1, 40 * 40, 4).to(dtype), (40, 40), (1, 1))
     assert means.dtype == dtype and sizes.dtype == torch.float32 and sizes.item() == 1600
+
+
+@pytest.mark.parametrize('weighted', [False, True])
+def test_lengths_and_spreads_equal_the_dense_ones(features, weighted):
+    x = features(6, (2, 9, 11, 16))
+    sizes = torch.randint(0, 3, (2, 99)).float() if weighted else None
+    means, labels, merged = merge_tokens(x, (9, 11), (4, 5), sizes=sizes)
+    given = lengthen_means(x, labels, means, merged, sizes)
+    for one, expected in zip(given, dense.lengthen_means(x, labels, means, merged, sizes), strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-5)
+    assert (given[0] >= 1 - 1e-6).all() and (given[1] >= 0).all()
+
+
+def test_a_group_of_equal_or_no_members_is_neither_longer_nor_spread():
+    x = torch.zeros(1, 4, 3)
+    x[0, 2:] = torch.tensor([1.0, 2, 3])
+    labels = torch.tensor([[0, 0, 1, 1]])
+    means, merged = torch.stack([x[0, 0], x[0, 2], torch.ones(3)])[None], torch.tensor([[2.0, 2, 0]])
+    factors, spreads = lengthen_means(x, labels, means, merged)
+    torch.testing.assert_close(factors, torch.ones(1, 3, 1))
+    torch.testing.assert_close(spreads, torch.zeros(1, 3))

@@ -2,7 +2,15 @@ import cv2
 import numpy as np
 import pytest
 
-from fewtokens.report.pictures import cluster_borders, draw_clusters, encode_jpeg, enlarge, magnify
+from fewtokens.report.pictures import (
+    cluster_borders,
+    draw_clusters,
+    encode_jpeg,
+    enlarge,
+    find_pictures,
+    magnify,
+    read_filled,
+)
 
 
 def test_borders_stand_between_clusters():
@@ -34,3 +42,32 @@ def test_pictures_fit_into_a_jpeg(size, expected):
     content = encode_jpeg(np.full((*size, 3), 77, np.uint8))
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (*expected, 3) and abs(image.astype(int) - 77).max() <= 1
+
+
+def test_the_middle_of_a_picture_fills_the_size_that_is_asked_for(tmp_path):
+    """Nothing is squeezed: of a wide picture the sides go, of a high one what is above and below."""
+    wide = np.zeros((20, 80, 3), np.uint8)
+    wide[:, 30:50] = (255, 0, 0)  # BGR
+    cv2.imwrite(str(tmp_path / 'wide.png'), wide)
+    cv2.imwrite(str(tmp_path / 'high.png'), wide.transpose(1, 0, 2))
+    for name in ('wide.png', 'high.png'):
+        for size in ((10, 10), (40, 40)):
+            filled = read_filled(tmp_path / name, size)
+            assert filled.shape == (*size, 3) and (filled == (0, 0, 255)).all()
+
+
+def test_what_is_no_picture_is_none(tmp_path):
+    for content in (b'', b'no picture'):
+        (tmp_path / 'a.png').write_bytes(content)
+        assert read_filled(tmp_path / 'a.png', (4, 4)) is None
+
+
+def test_pictures_are_found_by_name(tmp_path):
+    for name in ('b.PNG', 'a.jpeg', '._a.jpeg', 'notes.txt'):
+        (tmp_path / name).touch()
+    assert [file.name for file in find_pictures(tmp_path)] == ['a.jpeg', 'b.PNG']
+    with pytest.raises(FileNotFoundError, match='there is no folder'):
+        find_pictures(tmp_path / 'none')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='no pictures in .*files ending in .bmp'):
+        find_pictures(tmp_path / 'empty')

@@ -48,10 +48,13 @@ def _is_call(text: str) -> bool:
         return False
 
 
-def make_parser(description: str, checkpoint: bool = True) -> argparse.ArgumentParser:
+CONFIG = 'config file, or a name such as mmseg::segmenter/….py'
+
+
+def make_parser(description: str, checkpoint: bool = True, config: str = CONFIG) -> argparse.ArgumentParser:
     """A parser with the options that every tool on a config has, under OpenMMLab's names."""
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
-    parser.add_argument('config', help='config file, or a name such as mmseg::segmenter/….py')
+    parser.add_argument('config', help=config)
     if checkpoint:
         parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='folder for logs and results; work_dirs/CONFIG if left out')
@@ -67,12 +70,17 @@ def add_plugin_options(parser: argparse.ArgumentParser) -> None:
 
 def add_timing_options(parser: argparse.ArgumentParser) -> None:
     """Options of the tools that time random inputs."""
-    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32', help='of all tensors')
-    parser.add_argument('--threads', type=at_least(1), help="CPU threads; PyTorch's choice if left out")
-    add_device_option(parser, 'cuda' if torch.cuda.is_available() else 'cpu')
+    add_machine_options(parser)
     parser.add_argument('--rounds', type=at_least(1), default=10, help='how many times each row is timed')
     parser.add_argument('--warmup', type=at_least(0), default=2, help='rounds before those, which are not counted')
     parser.add_argument('--json', help='file for the figures')
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the tools whose main figure is time."""
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32', help='of all tensors')
+    parser.add_argument('--threads', type=at_least(1), help="CPU threads; PyTorch's choice if left out")
+    add_device_option(parser, 'cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def add_device_option(parser: argparse.ArgumentParser, default: str = 'cpu') -> None:

@@ -1,6 +1,8 @@
 """Multiply-accumulate operations of a forward pass."""
 
 import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,19 +33,26 @@ def _samples(package: str, kind: str, inputs: Tensor) -> list[Any]:
 
 
 @torch.no_grad()
-def count_macs(model: nn.Module, inputs: Tensor) -> int:
-    """Counts multiply-accumulate operations of one forward pass over all of `inputs`.
+def count_macs(model: nn.Module, inputs: Tensor, call: Callable[[nn.Module, Tensor], Any] = forward) -> int:
+    """Counts multiply-accumulate operations of one forward pass, or of another call, over all of `inputs`.
 
     Matrix products and convolutions count, attention's and the clustering's own among them; gathers, norms and
     activations don't. Attention counts the same whether the host fuses it or not. Works on the meta device, where
     nothing is computed, for models whose shapes don't depend on what they see.
     """
+    with counting_macs() as count:
+        call(model, inputs)
+        return count()
+
+
+@contextmanager
+def counting_macs() -> Iterator[Callable[[], int]]:
+    """Gives what says how many MACs there were so far: see `count_macs`."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     # Fused CPU attention and the native multi-head kernel are opaque to the counter.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            forward(model, inputs)
+            yield lambda: counter.get_total_flops() // 2
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-    return counter.get_total_flops() // 2

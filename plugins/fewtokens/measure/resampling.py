@@ -1,5 +1,6 @@
 """The headline metric again for any resample of the images: what intervals are drawn from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -132,6 +133,17 @@ def interval_of_difference(first: Resampled, second: Resampled, seed: int = 0) -
     # How often each image is drawn, the same in both.
     counts = np.random.default_rng(seed).multinomial(samples, np.full(samples, 1 / samples), size=first.draws)
     low, high = np.nanpercentile(first.headline(counts) - second.headline(counts), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def interval_of(values: np.ndarray, statistic: Callable = np.mean, draws: int = 2000) -> tuple[float, float]:
+    """95 % interval of a statistic such as the mean of values [samples], drawn with replacement.
+
+    Args:
+        statistic: takes values and an axis.
+    """
+    drawn = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
+    low, high = np.percentile(statistic(np.asarray(values)[drawn], axis=1), (2.5, 97.5))
     return float(low), float(high)
 
 

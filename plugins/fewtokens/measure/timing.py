@@ -41,6 +41,18 @@ def time_interleaved(
         rounds: how many times each row is timed, after `warmup` that are not counted.
         device: a CUDA device is waited for.
     """
+    seconds = seconds_interleaved(rows, call, rounds, warmup, device)
+    return {name: summarize(times, seconds[reference]) for name, times in seconds.items()}
+
+
+def seconds_interleaved(
+    rows: dict[str, Callable[[], AbstractContextManager]],
+    call: Callable[[], Any],
+    rounds: int,
+    warmup: int,
+    device: torch.device | str = 'cpu',
+) -> dict[str, np.ndarray]:
+    """What each row took in each round, [rounds]: see `time_interleaved`."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     with progress_bar((rounds + warmup) * len(rows)) as bar:
         for number in range(warmup + rounds):
@@ -50,7 +62,7 @@ def time_interleaved(
                 if number >= warmup:
                     seconds[name].append(elapsed)
                 bar.update()
-    return {name: summarize(np.array(times), np.array(seconds[reference])) for name, times in seconds.items()}
+    return {name: np.array(times) for name, times in seconds.items()}
 
 
 def _time(call: Callable[[], Any], device: torch.device) -> float:

@@ -6,20 +6,18 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 from torch import nn
 
-from ..measure.files import shown, write_whole
+from ..measure.files import write_whole
 from ..measure.progress import progress_bar
 from ..measure.variants import Variant
 from ..report.drawing import draw_prediction, read_image
-from ..report.pictures import draw_clusters, encode_jpeg
+from ..report.pictures import draw_clusters, encode_jpeg, find_pictures
 from ..report.predictions import Prediction, write_predictions_page
 from .hook import never_took_effect
+from .pictures import load_pictures
 from .predict import look
-
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def predict_folder(
@@ -35,11 +33,9 @@ def predict_folder(
         ValueError: a picture can't be read and `skip_unreadable` is off; or a reducer never took effect, which is known
             when all is written.
     """
-    files = list_pictures(folder)
-    steps = config.test_dataloader.dataset.pipeline
-    pipeline = Compose([step for step in steps if not step['type'].endswith('Annotations')])
+    files = find_pictures(folder)
     metainfo = complete_metainfo(model.dataset_meta, config)
-    batches, unreadable = _load(pipeline, files, skip_unreadable)
+    batches, unreadable = load_pictures(config, files, skip_unreadable)
     predictions = []
     with progress_bar(len(batches)) as bar:
         for file, batch in batches.items():
@@ -50,17 +46,6 @@ def predict_folder(
         if variant.reducer is not None and not any(reduced):
             raise ValueError(never_took_effect(variant.reducer))
     return predictions, unreadable
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """A folder's files that end like pictures, sorted; raises a FileNotFoundError where there are none."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f'there is no folder {str(folder)!r}')
-    # Hidden files are no pictures, whatever they end in: macOS keeps what it knows of a.jpg in ._a.jpg.
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith('.'))
-    if not files:
-        raise FileNotFoundError(f'no pictures in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
-    return files
 
 
 def complete_metainfo(known: dict[str, Any] | None, config: Config) -> dict[str, Any]:
@@ -85,24 +70,6 @@ def complete_metainfo(known: dict[str, Any] | None, config: Config) -> dict[str,
     if not known.get('palette'):
         known['palette'] = np.random.RandomState(42).randint(0, 255, (len(known['classes']), 3)).tolist()
     return known
-
-
-def _load(pipeline: Compose, files: list[Path], skip: bool) -> tuple[dict[Path, Any], list[str]]:
-    batches, unreadable = {}, []
-    for file in files:
-        try:
-            data = pipeline(dict(img_path=str(file), img_id=0))
-        except Exception as error:  # noqa: BLE001  decoders raise whatever they like at a damaged file
-            if not skip:
-                raise ValueError(
-                    f'{shown(file)} is no readable picture; --skip-unreadable leaves such files out'
-                ) from error
-            unreadable.append(file.name)
-            continue
-        batches[file] = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
-    if not batches:
-        raise ValueError(f'none of the {len(files)} pictures can be read')
-    return batches, unreadable
 
 
 def _predict(

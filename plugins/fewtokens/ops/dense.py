@@ -61,7 +61,7 @@ def reconstruct_tokens(
 
 
 def merge_tokens(
-    x: Tensor, grid: Grid, clusters: Grid, iters: int = 1, window: int = 5, sizes: Tensor | None = None
+    x: Tensor, grid: Grid, clusters: Grid, iters: int = 5, window: int = 3, sizes: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     allowed = allowed_centers(grid, clusters, window).to(x.device)
     sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
@@ -72,6 +72,19 @@ def merge_tokens(
     merged = member.sum(dim=1)
     means = (member.transpose(1, 2) @ x) / merged[:, :, None].clamp_min(1e-30)
     return torch.where(merged[:, :, None] > 0, means, centers.detach()), labels, merged
+
+
+def lengthen_means(
+    x: Tensor, labels: Tensor, means: Tensor, merged: Tensor, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
+    factors, spreads = torch.ones_like(merged)[..., None], torch.zeros_like(merged)
+    for b, m in (merged > 0).nonzero().tolist():
+        members, weights = x[b, labels[b] == m], sizes[b, labels[b] == m] / merged[b, m]
+        if means[b, m].any():
+            factors[b, m] = ((members.norm(dim=1) * weights).sum() / means[b, m].norm()).sqrt()
+        spreads[b, m] = ((members - means[b, m]).square().mean(1) * weights).sum()
+    return factors, spreads
 
 
 def k_medoids(

@@ -56,7 +56,7 @@ def norm_members(
         variance = value.detach().float().var(-1, unbiased=False, keepdim=True)
         share = apart / (variance + apart).clamp_min(TINY)
         # Half of the spread: with all of it keys come out too weak.
-        factor = ((1 - share) / (1 - share / 2)).sqrt().to(normed.dtype)
+        factor = (variance / (variance + apart / 2).clamp_min(TINY)).sqrt().to(normed.dtype)
     if bias is None:
         return normed * factor, share
     return torch.lerp(bias.to(normed.dtype).expand_as(normed), normed, factor), share

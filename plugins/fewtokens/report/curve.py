@@ -20,6 +20,7 @@ COLOURS = {
     'AvgPool': '#b3261e',
     'Hourglass': '#d9822b',
     'SharedUpdate': '#1769aa',
+    'BipartiteMerge': '#2e7d4f',
     'kmedoids': '#1769aa',
     'spectral': '#d9822b',
     'pooling': '#b3261e',

@@ -1,12 +1,31 @@
 """Pictures of label maps and of clusters, at an image's size."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 MAGNIFIED = 512, 4096
 """Pixels: small pictures are drawn at the largest multiple of their size whose short and long side are at most this."""
 LONGEST = 65500
 """Pixels: the longest side that libjpeg writes, a little less than the format's own limit."""
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name.
+
+    Raises:
+        FileNotFoundError: there is no folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f'there is no folder {str(folder)!r}')
+    # Hidden files are no pictures, whatever they end in: macOS keeps what it knows of a.jpg in ._a.jpg.
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith('.'))
+    if not files:
+        raise FileNotFoundError(f'no pictures in {str(folder)!r}: files ending in {", ".join(SUFFIXES)} are looked for')
+    return files
 
 
 def paint_labels(image: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -54,6 +73,21 @@ def read_rgb(path: str, size: tuple[int, int]) -> np.ndarray:
     # OpenCV's own reading takes no names that aren't UTF-8.
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)[..., ::-1]
+
+
+def read_filled(path: Path, size: tuple[int, int]) -> np.ndarray | None:
+    """The middle of an image file as RGB [H, W, 3] uint8, in the proportions of (H, W); None if it can't be read."""
+    data = np.fromfile(path, np.uint8)
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if pixels is None:
+        return None
+    height, width = pixels.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    rows, columns = max(1, round(scale * size[0])), max(1, round(scale * size[1]))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    middle = pixels[top : top + rows, left : left + columns]
+    how = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
+    return np.ascontiguousarray(cv2.resize(middle, size[::-1], interpolation=how)[..., ::-1])
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:

@@ -1,16 +1,15 @@
 """The model of a video index: built from a config or from open_clip's models, written down, and built again."""
 
-import hashlib
 import json
 import os
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from torch import nn
 
+from ..measure.fingerprint import hash_weights
 from ..openmmlab.config import load_config
 from ..openmmlab.hook import plugin_lines
 from ..openmmlab.model import build_model, without_pretrained
@@ -151,15 +150,6 @@ def build(setting: dict[str, Any], device: str = 'cpu') -> tuple[nn.Module, dict
             reason = ' '.join(str(error).split())[:200]
             raise ValueError(f'{clip["pretrained"]!r} does not fit {clip.get("name")}: {reason}') from error
     return model.to(device), saved(setting) | dict(weights=hash_weights(model))
-
-
-def hash_weights(model: nn.Module) -> str:
-    """SHA-256 of a model's weights, wherever and in whatever file they are kept."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f'{name} {tuple(tensor.shape)} {tensor.dtype} '.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def make_loader(setting: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -23,7 +23,8 @@ def norm_kernel(
     spread = tl.load(apart + outer * sao + inner * sai).to(tl.float32)
     whole = variance + spread
     share = spread / tl.where(whole < TINY, TINY, whole)
-    out_row = centered * (1 / tl.sqrt(variance + eps) * tl.sqrt((1 - share) / (1 - share / 2)))
+    halfway = variance + spread / 2
+    out_row = centered * (1 / tl.sqrt(variance + eps) * tl.sqrt(variance / tl.where(halfway < TINY, TINY, halfway)))
     if SCALED:
         out_row *= tl.load(weight + channels, mask=inside, other=0).to(tl.float32)
     if SHIFTED:

@@ -1,0 +1,56 @@
+"""Finds the plugin for your model: the settings that lose least at a speed, or the fastest that agree well enough.
+
+Needs pictures, and no labels: outputs are compared with the full model's.
+"""
+
+from pathlib import Path
+
+import torch
+
+from ..measure.files import shown
+from ..measure.target import Target
+from ..measure.tune import Tuned, tune
+from ..measure.variants import environment_of
+from ..report.tuning import config_lines, python_line, write_tuned
+from ..sdpa import use_sdpa
+from .options import add_machine_options, at_least, make_parser
+from .sources import Source, open_source
+
+
+def main() -> None:
+    source = 'config file, a name such as mmseg::segmenter/….py, or a model of timm such as timm::vit_base_patch16_224'
+    parser = make_parser(__doc__, checkpoint=False, config=source)
+    parser.add_argument('folder', type=Path, help='folder of pictures like those that the model is for')
+    parser.add_argument('target', help="a speed such as 2x, or an agreement such as 'cosine >= 0.98'")
+    parser.add_argument('--checkpoint', help="the model's weights; timm's pretrained ones if left out")
+    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), help="of the input, for timm's models")
+    parser.add_argument('--pictures', type=at_least(1), default=24, help='how many to use; a third is held out')
+    parser.add_argument('--batch', type=at_least(1), default=1, help='images at a time, in timing')
+    parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged pictures out and count them')
+    parser.add_argument('--out', type=Path, help='folder of the results; the work folder if left out')
+    add_machine_options(parser)
+    args = parser.parse_args()
+    target = Target.parse(args.target)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    found = open_source(args)
+    dtype, out = getattr(torch, args.dtype), args.out or found.work_dir
+    model, pictures = found.model.to(dtype), [picture.to(dtype) for picture in found.pictures]
+    kept = out / 'tune.jsonl'
+    tuned = tune(model, pictures, target, look=found.look, batch=args.batch, kept=kept)
+    lines = plugin_lines(found, tuned)
+    settings = dict(config=args.config, weights=args.checkpoint or 'pretrained', timed=found.timed)
+    described = environment_of(pictures[0].expand(args.batch, -1, -1, -1), **settings, left_out=len(found.unreadable))
+    params = sum(parameter.numel() for parameter in model.parameters())
+    print(write_tuned(out, tuned, lines, described, params))
+    if found.unreadable:
+        print(f'{len(found.unreadable)} unreadable pictures left out: {", ".join(map(shown, found.unreadable))}')
+    print(f'figures: {shown(out / "tune.json")}, frontier: {shown(out / "tune.png")}')
+
+
+def plugin_lines(source: Source, tuned: Tuned) -> list[str]:
+    """The choice as it is put on: in Python, and in a config where the model has one."""
+    with use_sdpa(source.model) as fused:
+        sdpa = bool(fused.places)
+    line = python_line(tuned.chosen.reducer, sdpa)
+    return [line, *config_lines(tuned.chosen.reducer, sdpa)] if source.of_config else [line]
