@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fewtokens.ops import cluster_tokens, dense, merge_tokens, reconstruct_tokens
-from fewtokens.ops.shared_update import restore_updated
+from fewtokens.ops.shared_update import lengthen_means, merge_lengthened, restore_updated
+from fewtokens.ops.spread import ACTIVATIONS, LayerNorm, activate_members, norm_members
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16]
 ROUNDING = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -100,15 +101,89 @@ def test_restore(number):
     torch.testing.assert_close(given.double(), expected, rtol=ROUNDING[dtype], atol=ROUNDING[dtype] * 0.1)
 
 
-def test_merge_rescales():
-    from fewtokens.ops.triton.shared_update import launch_merge
+@pytest.mark.parametrize('case', [*grids(15, 2)], ids=str)
+def test_merge_lengthens(case):
+    grid, clusters, window, iters, width, batch, dtype, layout = case
+    x = laid_out((batch, grid[0] * grid[1], width), dtype, layout)
+    sizes = torch.randint(0, 4, x.shape[1::-1]).float().T if sum(grid) % 2 else None
+    given = merge_lengthened(x, grid, clusters, iters, window, sizes, backend='triton')
+    means, labels, merged = dense.merge_tokens(x.float(), grid, clusters, iters, window, sizes)
+    factors, spreads = lengthen_means(x.float(), labels, means, merged, sizes)
+    assert given[0].dtype == dtype and torch.equal(given[1], labels) and torch.equal(given[2], merged)
+    assert_close(given[0], means * factors, dtype)
+    torch.testing.assert_close(given[3], spreads, rtol=1e-4, atol=1e-5)
+    for one, other in zip(given, merge_lengthened(x, grid, clusters, iters, window, sizes)):
+        assert_close(one, other, torch.bfloat16 if dtype == torch.bfloat16 else torch.float16)
 
-    x, sizes = torch.randn(2, 30, 24), torch.randint(0, 4, (2, 30)).float()
-    plain, labels, merged = launch_merge(x, (5, 6), (2, 2), 1, 3, sizes, False)
-    means, _, _ = launch_merge(x, (5, 6), (2, 2), 1, 3, sizes, True)
-    member = torch.nn.functional.one_hot(labels, 4).float() * sizes[..., None]
-    norms = torch.einsum('bnm,bn->bm', member, x.norm(dim=2)) / merged
-    torch.testing.assert_close(means, plain * (norms / plain.norm(dim=2))[..., None])
+
+def refuse(value):
+    raise AssertionError('a kernel was asked for')
+
+
+@pytest.mark.parametrize('number', range(36))
+def test_norm_of_members(number):
+    draw = random.Random(number)
+    dtype, layout, width = TYPES[number % 3], LAYOUTS[number // 3 % 3], draw.choice((*WIDTHS, 1000))
+    value = laid_out((draw.choice((1, 3)), draw.randint(1, 9), width), dtype, layout)
+    value[:, 0] = 2
+    apart = torch.rand(value.shape[1], value.shape[0], 1).transpose(0, 1) * (number % 5)
+    weight = 1 + torch.randn(width) if number % 2 else None
+    bias = torch.randn(width) if number % 4 == 3 else None
+    if number % 3 == 0:
+        value, apart = value[:, 0], apart[:, 0]
+    known = LayerNorm(weight, bias, 1e-6)
+    given = norm_members(value, apart, refuse, bias, known, 'triton')
+    layer_norm = torch.nn.functional.layer_norm(value.double(), (width,), None, None, 1e-6)
+    exact = layer_norm if weight is None else layer_norm * weight
+    expected = norm_members(value.double(), apart.double(), lambda _: exact if bias is None else exact + bias, bias)
+    assert given[0].dtype == dtype and given[1].dtype == torch.float32
+    torch.testing.assert_close(given[0].double(), expected[0].double(), rtol=ROUNDING[dtype], atol=1e-4)
+    torch.testing.assert_close(given[1].double(), expected[1].double(), rtol=1e-4, atol=1e-6)
+
+
+CALLS = {
+    'gelu': torch.nn.functional.gelu,
+    'gelu tanh': lambda x: torch.nn.functional.gelu(x, approximate='tanh'),
+    'quick gelu': lambda x: x * torch.sigmoid(1.702 * x),
+}
+
+
+@pytest.mark.parametrize('number', range(36))
+def test_activation_of_members(number):
+    draw = random.Random(number)
+    dtype, layout, kind = TYPES[number % 3], LAYOUTS[number // 3 % 3], ACTIVATIONS[number // 9 % 3]
+    width, units = draw.choice((*WIDTHS, 300)), draw.choice((1, 15, 40))
+    hidden = laid_out((draw.choice((1, 3)), draw.choice((1, 9, 300)), units), dtype, layout)
+    share = torch.rand(hidden.shape[1], hidden.shape[0], 1).transpose(0, 1)
+    weight = torch.randn(width, units).T.to(dtype) if number % 2 else torch.randn(units, width)
+    scale = torch.randn(width) if number % 4 else None
+    given = activate_members(hidden, share, refuse, weight, scale, kind, 'triton')
+    wide = [None if each is None else each.double() for each in (hidden, share, weight, scale)]
+    expected = activate_members(*wide[:2], CALLS[kind], *wide[2:])
+    assert given.dtype == dtype
+    torch.testing.assert_close(given.double(), expected, rtol=ROUNDING[dtype], atol=ROUNDING[dtype] * 0.1)
+
+
+def test_what_blocks_are_told_is_the_same_in_kernels(monkeypatch):
+    timm = pytest.importorskip('timm.models.vision_transformer')
+    import fewtokens
+    from fewtokens.hosts import spread
+
+    torch.manual_seed(0)
+    settings = dict(img_size=32, patch_size=4, embed_dim=24, depth=3, num_heads=2, num_classes=0, global_pool='')
+    model, images = timm.VisionTransformer(**settings).eval(), torch.randn(2, 3, 32, 32)
+    with fewtokens.attach(model, fewtokens.SharedUpdate(1, 4)), torch.no_grad():
+        expected, launched = model(images), []
+        for name in ('norm_members', 'activate_members'):
+            op = getattr(spread, name)
+
+            def run(*args, op=op):
+                launched.append(op)
+                return op(*(refuse if callable(each) else each for each in args), 'triton')
+
+            monkeypatch.setattr(spread, name, run)
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
+    assert len(launched) == 4
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -144,6 +219,7 @@ def test_gradients_come_from_pytorch():
 def test_compiled_whole():
     def both(x):
         means, labels, _ = merge_tokens(x, (3, 4), (2, 2), window=3, backend='triton')
+        means = means + merge_lengthened(x, (3, 4), (2, 2), backend='triton')[0]
         centers, _ = cluster_tokens(x, (3, 4), (2, 2), 1, 3, backend='triton')
         return restore_updated(x, 2 * means, means, labels, 'triton'), reconstruct_tokens(
             centers, x, centers, 2, backend='triton'

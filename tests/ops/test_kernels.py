@@ -15,9 +15,12 @@ pytest.importorskip('triton', reason='Triton is not installed here')
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize('part, at_least', [('merge', 51), ('cluster', 50), ('reconstruct or restore', 100), ('', 5)])
+@pytest.mark.parametrize(
+    'part, at_least',
+    [('merge', 65), ('cluster', 50), ('reconstruct or restore', 100), ('members', 72), ('', 6)],
+)
 def test_interpreted(part, at_least):
-    names = part or 'well or gradients or compiled'
+    names = part or 'well or gradients or compiled or told'
     command = [sys.executable, '-m', 'pytest', 'interpreted_kernels.py', '-q', '-k', names, '-p', 'no:cacheprovider']
     environment = {**os.environ, 'TRITON_INTERPRET': '1'}
     result = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
@@ -30,7 +33,7 @@ def launches(dtype, width, together):
     """(kernel, arguments) of every launch of the ops, recorded."""
     from kernels import recording
 
-    from fewtokens.ops.triton import clustering, hourglass, shared_update
+    from fewtokens.ops.triton import clustering, hourglass, shared_update, spread
 
     x, z = torch.zeros(2, 30, width, dtype=dtype), torch.zeros(2, 6, width, dtype=dtype)
     labels, sizes = torch.zeros(2, 30, dtype=torch.int64), torch.zeros(2, 30)
@@ -38,13 +41,19 @@ def launches(dtype, width, together):
     places = [
         (clustering, 'cluster_kernel'), (shared_update, 'restore_kernel'), (hourglass, 'compare_kernel'),
         (hourglass, 'weigh_kernel'), (hourglass, 'apply_kernel'),
+        (spread, 'norm_kernel'), (spread, 'activation_kernel'),
     ]  # fmt: skip
     with recording(*places) as recorders, mock.patch.object(clustering, '_multiprocessors', lambda device: 132):
-        shared_update.launch_merge(x, grid, clusters, 2, 3, sizes, True, together)
+        shared_update.launch_lengthened(x, grid, clusters, 2, 3, sizes, together)
         hourglass.launch_clustering(x, grid, clusters, 5, 5, None, 50.0, together)
         nearest, weights = hourglass.launch_weights(x, z, 6, None, 50.0, False)
         hourglass.launch_product(z, nearest, weights)
         shared_update.launch_restore(x, z, z, labels)
+        weight = torch.zeros(4 * width, width, dtype=dtype)
+        spread.launch_norm(x, sizes[..., None], weight[0], weight[1], 1e-6)
+        spread.launch_activation(
+            torch.zeros(2, 30, 4 * width, dtype=dtype), sizes[..., None], weight, weight[0], 'gelu'
+        )
     different = {}
     for recorder in recorders:
         assert recorder.launches

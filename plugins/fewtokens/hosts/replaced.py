@@ -54,3 +54,9 @@ class ReplacedCall:
         if isinstance(above, ReplacedCall):
             above.previous = self.previous
         # Else somebody has wrapped the call since, as accelerate does, and holds on to it: it calls through.
+
+
+def is_own(forward: Callable) -> bool:
+    """Whether the method that a replacing function is given is the module's own, and no other replacement."""
+    replaced = getattr(forward, '__self__', None)
+    return isinstance(replaced, ReplacedCall) and replaced.previous is None

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from ..ops.spread import LayerNorm, activate_members, norm_members
+from .replaced import is_own
 
 
 @dataclass(frozen=True)
@@ -46,40 +48,41 @@ class Spread:
     channel."""
 
 
+PLAIN_NORMS = {
+    'torch.nn.modules.normalization.LayerNorm',
+    'timm.layers.norm.LayerNorm',
+    'open_clip.transformer.LayerNorm',
+    'open_clip.transformer.LayerNormFp32',
+}
+"""Classes that compute nothing but a layer norm."""
+
+
 @dataclass
 class SpreadNorm:
-    """Stands in for the call of the norm before attention: gives what is between its own and the members' mean.
-
-    Members' norms divide by more than a mean's does: its variance over channels and their spread around it.
-    """
+    """Stands in for the call of the norm before attention: gives what is between its own and the members' mean."""
 
     context: Callable[[], Any]
     with_tokens: Callable
 
     def __call__(self, module: nn.LayerNorm, forward: Callable, value: Tensor) -> Tensor:
-        normed, context = forward(value), self.context()
+        context = self.context()
         if context is None or context.spread is None:
-            return normed
-        with torch.no_grad():
-            apart = self.with_tokens(value, context.spread.variances[..., None], context.layout)
-            # A token that is the same in all channels, as a padded one, has no variance to share.
-            variance = value.detach().float().var(-1, unbiased=False, keepdim=True)
-            tiny = torch.finfo(torch.float32).tiny
-            context.spread.shares[:] = [apart / (variance + apart).clamp_min(tiny)]
-            # Half of the spread: with all of it keys come out too weak.
-            factor = (variance / (variance + apart / 2).clamp_min(tiny)).sqrt().to(normed.dtype)
-        if module.bias is None:
-            return normed * factor
-        return torch.lerp(module.bias.to(normed.dtype).expand_as(normed), normed, factor)
+            return forward(value)
+        apart = self.with_tokens(value, context.spread.variances[..., None], context.layout)
+        known = _layer_norm(module, value) if is_own(forward) else None
+        normed, share = norm_members(value, apart, forward, module.bias, known)
+        context.spread.shares[:] = [share]
+        return normed
+
+
+def _layer_norm(module: nn.LayerNorm, value: Tensor) -> LayerNorm | None:
+    plain = _name(module) in PLAIN_NORMS and tuple(module.normalized_shape) == tuple(value.shape[-1:])
+    return LayerNorm(module.weight, module.bias, module.eps) if plain else None
 
 
 @dataclass
 class SpreadActivation:
-    """Stands in for an activation's call: gives the mean over two points a standard deviation to each side.
-
-    That is the members' mean up to the fourth moment. Spread is taken to be the same in every direction, so that a
-    hidden unit's is known from the length of its weights.
-    """
+    """Stands in for an activation's call: gives about the mean of what its members' would be."""
 
     context: Callable[[], Any]
     linear: nn.Linear
@@ -89,9 +92,21 @@ class SpreadActivation:
         context = self.context()
         if context is None or context.spread is None or not context.spread.shares:
             return forward(hidden)
-        with torch.no_grad():
-            gain = torch.linalg.vector_norm(self.linear.weight.detach().float(), dim=1)
-            if self.norm.weight is not None:
-                gain = gain * self.norm.weight.detach().float().square().mean().sqrt()
-            deviation = (context.spread.shares[0].sqrt() * gain).to(hidden.dtype)
-        return (forward(hidden + deviation) + forward(hidden - deviation)) / 2
+        known = _kind(module) if is_own(forward) else None
+        return activate_members(hidden, context.spread.shares[0], forward, self.linear.weight, self.norm.weight, known)
+
+
+def _kind(module: nn.Module) -> str | None:
+    """A name in `ops.spread.ACTIVATIONS`."""
+    if type(module) is nn.GELU:
+        return 'gelu' if module.approximate == 'none' else 'gelu tanh'
+    return {
+        'timm.layers.activations.GELU': 'gelu',
+        'timm.layers.activations.GELUTanh': 'gelu tanh',
+        'timm.layers.activations.QuickGELU': 'quick gelu',
+        'open_clip.transformer.QuickGELU': 'quick gelu',
+    }.get(_name(module))
+
+
+def _name(module: nn.Module) -> str:
+    return f'{type(module).__module__}.{type(module).__qualname__}'

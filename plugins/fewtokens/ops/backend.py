@@ -68,8 +68,13 @@ def _is_interpreted(device: torch.device) -> bool:
 
 
 @while_compiling
-@lru_cache
 def _is_capable(device: torch.device) -> bool:
+    return _ask(device)
+
+
+@lru_cache
+def _ask(device: torch.device) -> bool:
+    # Apart from what is called while compiling: some versions of PyTorch see what a cache is made of, and no mark on it.
     if torch.version.hip is not None or find_spec('triton') is None:
         return False
     return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)

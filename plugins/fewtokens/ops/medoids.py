@@ -107,13 +107,12 @@ def _farthest_first(distances: Tensor, norms: Tensor, k: int) -> Tensor:
     """KKZ: [B, k] distinct points, each the farthest from the nearest of those before it."""
     rows = torch.arange(len(norms), device=norms.device)
     chosen = [norms.argmax(dim=1)]
-    nearest = distances[rows, chosen[0]]
-    nearest[rows, chosen[0]] = -torch.inf
+    # Scattered, not assigned: a number assigned at indices is copied to a device, which waits.
+    nearest = distances[rows, chosen[0]].scatter_(1, chosen[0][:, None], -torch.inf)
     for _ in range(k - 1):
         chosen.append(nearest.argmax(dim=1))
         # A chosen point stays at minus infinity: duplicates are not chosen twice.
-        nearest = torch.minimum(nearest, distances[rows, chosen[-1]])
-        nearest[rows, chosen[-1]] = -torch.inf
+        nearest = torch.minimum(nearest, distances[rows, chosen[-1]]).scatter_(1, chosen[-1][:, None], -torch.inf)
     return torch.stack(chosen, dim=1)
 
 

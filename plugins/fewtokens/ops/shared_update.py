@@ -44,8 +44,28 @@ def merge_tokens(
     if use_kernels(backend, x, sizes) and kernels_fit(x, window):
         from .triton import shared_update as kernels
 
-        return kernels.merge_tokens(x, grid, clusters, iters, window, sizes, False)
+        return kernels.merge_tokens(x, grid, clusters, iters, window, sizes)
     return _merge(x, grid, clusters, iters, window, sizes)
+
+
+def merge_lengthened(
+    x: Tensor,
+    grid: Grid,
+    clusters: Grid,
+    iters: int = 5,
+    window: int = 3,
+    sizes: Tensor | None = None,
+    backend: str = 'auto',
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `merge_tokens`, its means multiplied by the factors of `lengthen_means`; its spreads [B, gh*gw] come last."""
+    check_clustering(x, grid, clusters, iters, window)
+    if use_kernels(backend, x, sizes) and kernels_fit(x, window):
+        from .triton import shared_update as kernels
+
+        return kernels.merge_lengthened(x, grid, clusters, iters, window, sizes)
+    means, labels, merged = _merge(x, grid, clusters, iters, window, sizes)
+    factors, spreads = lengthen_means(x, labels, means, merged, sizes)
+    return means * factors.to(means.dtype), labels, merged, spreads
 
 
 @torch.no_grad()

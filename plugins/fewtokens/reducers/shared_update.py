@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..ops.shared_update import lengthen_means, merge_tokens, restore_updated
+from ..ops.shared_update import merge_lengthened, restore_updated
 from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, fits, reduces
 
 
@@ -72,9 +72,7 @@ class SharedUpdate(Reducer):
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
         if not reduces(self.grid, grid):
             return None
-        means, labels, merged = merge_tokens(tokens, grid, self.grid, self.iters, self.window, sizes)
-        factors, spreads = lengthen_means(tokens, labels, means, merged, sizes)
-        centers = means * factors.to(means.dtype)
+        centers, labels, merged, spreads = merge_lengthened(tokens, grid, self.grid, self.iters, self.window, sizes)
         record = Update(tokens, centers, labels)
         return Reduced(centers, labels, record, self.grid, merged, spreads if self.spread else None)
 

@@ -25,7 +25,8 @@ class Plan:
 
 
 @lru_cache(maxsize=256)
-def make_plan(batch: int, channels: int, grid: Grid, clusters: Grid, window: int) -> Plan:
+def make_plan(batch: int, channels: int, itemsize: int, grid: Grid, clusters: Grid, window: int) -> Plan:
+    """For tokens whose numbers have `itemsize` bytes."""
     reach = window // 2
     tile = 2 if (2 + 2 * reach) ** 2 <= 128 else 1
     at_home = 1
@@ -33,19 +34,23 @@ def make_plan(batch: int, channels: int, grid: Grid, clusters: Grid, window: int
         at_home *= min(-(-tile * size // cells), size)
     block_p = min(max(triton.next_power_of_2(at_home), 16), 64)
     block_c = triton.next_power_of_2(channels)
-    block_k = min(max(block_c, 16), 64)
+    block_q = max(triton.next_power_of_2((tile + 2 * reach) ** 2), 16)
+    # A program waits for its loads more than it computes: few large ones, as far as there are registers.
+    block_s = min(max(block_c, 16), 256 // itemsize)
+    block_k = block_s if max(block_p, block_q) == 16 else min(block_s, 64)
     options = dict(
         TILE=tile,
         REACH=reach,
         BLOCK_P=block_p,
-        BLOCK_Q=max(triton.next_power_of_2((tile + 2 * reach) ** 2), 16),
+        BLOCK_Q=block_q,
         BLOCK_W=triton.next_power_of_2((2 * reach + 1) ** 2),
         BLOCK_K=block_k,
+        BLOCK_S=block_s,
         BLOCK_C=block_c,
         BLOCK_N=min(max(8192 // block_c, 1), 64),
         BLOCK_M=4096 if grid[0] * grid[1] <= 4096 else 8192,
     )
-    counts = dict(parts=-(-at_home // block_p), slices=-(-channels // block_k))
+    counts = dict(parts=-(-at_home // block_p), slices=-(-channels // block_s))
     centers = clusters[0] * clusters[1]
     tiles, fours = (-(-clusters[0] // side) * -(-clusters[1] // side) for side in (tile, 4))
     items = dict(
@@ -71,13 +76,13 @@ PLAIN += ['n_pool', 'n_compare', 'n_median', 'n_average', 'n_members']
 
 @triton.jit(do_not_specialize=PLAIN)
 def cluster_kernel(
-    x, sizes, centers, similar, squared, temperature, labels, means, merged, counter,
+    x, sizes, centers, similar, squared, temperature, labels, means, merged, spreads, counter,
     fixed, H, W, GH, GW, C, sxb, sxn, sxc, ssb, ssn, parts, slices, iters,
     n_pool, n_compare, n_median, n_average, n_members,
-    STEP: tl.constexpr, MEASURED: tl.constexpr, MEMBERS: tl.constexpr, SIZED: tl.constexpr, RESCALE: tl.constexpr,
+    STEP: tl.constexpr, MEASURED: tl.constexpr, MEMBERS: tl.constexpr, SIZED: tl.constexpr, LENGTHEN: tl.constexpr,
     TILE: tl.constexpr, REACH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_W: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
-    WHOLE: tl.constexpr, LEAST: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr, WHOLE: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
     """One step, or with STEP 'all' all of them."""
     first, programs = tl.program_id(0), tl.num_programs(0)
@@ -107,7 +112,7 @@ def cluster_kernel(
             for item in range(first, n_average, programs):
                 steps.average(
                     item, x, similar, temperature, fixed, centers, H, W, GH, GW, C, sxb, sxn, sxc, slices,
-                    4, REACH, 16, BLOCK_W, 64, BLOCK_K,
+                    4, REACH, 16, BLOCK_W, 64, BLOCK_S,
                 )  # fmt: skip
             arrivals += programs
             _wait_for_all(counter, arrivals)
@@ -120,7 +125,7 @@ def cluster_kernel(
         for item in range(first, n_average, programs):
             steps.average(
                 item, x, similar, temperature, fixed, centers, H, W, GH, GW, C, sxb, sxn, sxc, slices,
-                4, REACH, 16, BLOCK_W, 64, BLOCK_K,
+                4, REACH, 16, BLOCK_W, 64, BLOCK_S,
             )  # fmt: skip
     if STEP == 'compare':
         for item in range(first, n_compare, programs):
@@ -134,8 +139,8 @@ def cluster_kernel(
     if STEP == 'members' or (STEP == 'all' and MEMBERS):
         for item in range(first, n_members, programs):
             steps.gather_members(
-                item, x, labels, sizes, centers, means, merged, H, W, GH, GW, C, sxb, sxn, sxc, ssb, ssn,
-                REACH, BLOCK_C, BLOCK_N, SIZED, RESCALE,
+                item, x, labels, sizes, centers, means, merged, spreads, H, W, GH, GW, C, sxb, sxn, sxc, ssb, ssn,
+                REACH, BLOCK_C, BLOCK_N, SIZED, LENGTHEN,
             )  # fmt: skip
 
 
@@ -151,6 +156,8 @@ class Clustering:
     """[B, M, C] in the tokens' type, if groups were asked for."""
     merged: Tensor | None = None
     """[B, M] float32."""
+    spreads: Tensor | None = None
+    """[B, M] float32, if means were to be lengthened."""
 
 
 def each(temperature: Tensor | None, batch: int) -> Tensor | None:
@@ -167,7 +174,7 @@ def run(
     temperature: Tensor | float | None,
     members: bool = False,
     sizes: Tensor | None = None,
-    rescale: bool = False,
+    lengthen: bool = False,
     together: bool | None = None,
 ) -> Clustering:
     """Clusters tokens [B, H*W, C] of a CUDA device.
@@ -175,11 +182,12 @@ def run(
     Args:
         temperature: one, or [B] of them; None follows the data.
         members: whether to gather the means of each label's tokens.
-        sizes, rescale: of those means.
+        sizes: of the tokens.
+        lengthen: whether to lengthen those means, and to measure how far the members lie apart.
         together: whether one launch does all steps; None: `TOGETHER`.
     """
     batch, n_tokens, channels = x.shape
-    plan = make_plan(batch, channels, tuple(grid), tuple(clusters), window)
+    plan = make_plan(batch, channels, x.element_size(), tuple(grid), tuple(clusters), window)
     n_centers, around = clusters[0] * clusters[1], (window // 2 * 2 + 1) ** 2
     new = x.new_empty
     measured = temperature is None and iters > 0
@@ -190,6 +198,8 @@ def run(
     if members:
         result.means = new((batch, n_centers, channels))
         result.merged = new((batch, n_centers), dtype=torch.float32)
+    if lengthen:
+        result.spreads = new((batch, n_centers), dtype=torch.float32)
     fixed = 1.0
     if temperature is None:
         temperature = new((batch,), dtype=torch.float32)
@@ -209,6 +219,7 @@ def run(
         labels=result.labels,
         means=result.means,
         merged=result.merged,
+        spreads=result.spreads,
         counter=torch.zeros((1,), dtype=torch.int32, device=x.device) if together else None,
         **dict(zip(('H', 'W', 'GH', 'GW'), (*grid, *clusters))),
         C=channels,
@@ -219,7 +230,7 @@ def run(
         MEASURED=measured,
         MEMBERS=members,
         SIZED=sizes is not None,
-        RESCALE=rescale,
+        LENGTHEN=lengthen,
         WHOLE=plan.options['BLOCK_M'] >= n_tokens,
         LEAST=TINY,
         **plan.options,

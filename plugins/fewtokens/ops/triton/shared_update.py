@@ -14,19 +14,41 @@ def merge_tokens(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     return (merge_operation if torch.compiler.is_dynamo_compiling() else launch_merge)(*args)
 
 
+def merge_lengthened(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (lengthened_operation if torch.compiler.is_dynamo_compiling() else launch_lengthened)(*args)
+
+
 @torch.library.custom_op('fewtokens::merge_tokens', mutates_args=())
 def merge_operation(
-    x: Tensor, grid: list[int], clusters: list[int], iters: int, window: int, sizes: Tensor | None, rescale: bool
+    x: Tensor, grid: list[int], clusters: list[int], iters: int, window: int, sizes: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return launch_merge(x, grid, clusters, iters, window, sizes, rescale)
+    return launch_merge(x, grid, clusters, iters, window, sizes)
 
 
 @merge_operation.register_fake
-def _(x, grid, clusters, iters, window, sizes, rescale):
+def _(x, grid, clusters, iters, window, sizes):
     n_centers = clusters[0] * clusters[1]
     return (
         x.new_empty((x.shape[0], n_centers, x.shape[2])),
         x.new_empty(x.shape[:2], dtype=torch.int64),
+        x.new_empty((x.shape[0], n_centers), dtype=torch.float32),
+    )
+
+
+@torch.library.custom_op('fewtokens::merge_lengthened', mutates_args=())
+def lengthened_operation(
+    x: Tensor, grid: list[int], clusters: list[int], iters: int, window: int, sizes: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return launch_lengthened(x, grid, clusters, iters, window, sizes)
+
+
+@lengthened_operation.register_fake
+def _(x, grid, clusters, iters, window, sizes):
+    n_centers = clusters[0] * clusters[1]
+    return (
+        x.new_empty((x.shape[0], n_centers, x.shape[2])),
+        x.new_empty(x.shape[:2], dtype=torch.int64),
+        x.new_empty((x.shape[0], n_centers), dtype=torch.float32),
         x.new_empty((x.shape[0], n_centers), dtype=torch.float32),
     )
 
@@ -38,12 +60,25 @@ def launch_merge(
     iters: int,
     window: int,
     sizes: Tensor | None,
-    rescale: bool,
     together: bool | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `fewtokens.ops.merge_tokens`."""
-    done = clustering.run(x, grid, clusters, iters, window, None, True, sizes, rescale, together)
+    done = clustering.run(x, grid, clusters, iters, window, None, True, sizes, False, together)
     return done.means, done.labels, done.merged
+
+
+def launch_lengthened(
+    x: Tensor,
+    grid: list[int],
+    clusters: list[int],
+    iters: int,
+    window: int,
+    sizes: Tensor | None,
+    together: bool | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `fewtokens.ops.shared_update.merge_lengthened`."""
+    done = clustering.run(x, grid, clusters, iters, window, None, True, sizes, True, together)
+    return done.means, done.labels, done.merged, done.spreads
 
 
 @triton.jit(do_not_specialize=['N'])

@@ -208,12 +208,13 @@ def average(
 
 @triton.jit
 def gather_members(
-    item, x, labels, sizes, soft, means, merged, H, W, GH, GW, C, sxb, sxn, sxc, ssb, ssn,
-    REACH: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, SIZED: tl.constexpr, RESCALE: tl.constexpr,
+    item, x, labels, sizes, soft, means, merged, spreads, H, W, GH, GW, C, sxb, sxn, sxc, ssb, ssn,
+    REACH: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, SIZED: tl.constexpr, LENGTHEN: tl.constexpr,
 ):  # fmt: skip
-    """Each group's mean, weighted by sizes, perhaps with the members' mean norm; an item is a group.
+    """Each group's mean, weighted by sizes; an item is a group. Without members it keeps its soft center.
 
-    A group without members keeps its soft center.
+    With LENGTHEN it is made longer, halfway to its members' mean length, and how far they lie apart is written too: see
+    `fewtokens.ops.shared_update.lengthen_means`.
     """
     b = tl.cast(item // (GH * GW), tl.int64)
     m = item % (GH * GW)
@@ -223,7 +224,7 @@ def gather_members(
     width = first_at_home(c + 1 + REACH, W, GW) - column
     channels = tl.arange(0, BLOCK_C)
     sums = tl.zeros([BLOCK_C], dtype=tl.float32)
-    total, norms = 0.0, 0.0
+    total, lengths, squares = 0.0, 0.0, 0.0
     for start in range(0, height * width, BLOCK_N):
         place = start + tl.arange(0, BLOCK_N)
         token = (row + place // width) * W + column + place % width
@@ -238,13 +239,19 @@ def gather_members(
         tokens = tokens.to(tl.float32)
         sums += tl.sum(tokens * size[:, None], axis=0)
         total += tl.sum(size)
-        if RESCALE:
-            norms += tl.sum(size * tl.sqrt(tl.sum(tokens * tokens, axis=1)))
+        if LENGTHEN:
+            square = tl.sum(tokens * tokens, axis=1)
+            lengths += tl.sum(size * tl.sqrt(square))
+            squares += tl.sum(size * square)
     at = (b * GH * GW + m) * C + channels
-    mean = sums / tl.where(total > 0, total, 1.0)
-    if RESCALE:
-        norm = tl.sqrt(tl.sum(mean * mean))
-        mean = mean * tl.where(norm > 0, norms / tl.where(total > 0, total, 1.0) / tl.where(norm > 0, norm, 1.0), 1.0)
+    counted = tl.where(total > 0, total, 1.0)
+    mean = sums / counted
+    if LENGTHEN:
+        own = tl.sum(mean * mean)
+        known = (total > 0) & (own > 0)
+        mean = mean * tl.where(known, tl.sqrt(lengths / counted / tl.sqrt(tl.where(known, own, 1.0))), 1.0)
+        apart = (squares / counted - own) / C
+        tl.store(spreads + b * GH * GW + m, tl.where(total > 0, tl.where(apart < 0, 0.0, apart), 0.0))
     kept = tl.load(soft + at, mask=channels < C, other=0)
     tl.store(means + at, tl.where(total > 0, mean, kept).to(means.dtype.element_ty), mask=channels < C)
     tl.store(merged + b * GH * GW + m, total)

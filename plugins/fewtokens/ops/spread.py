@@ -1,0 +1,103 @@
+"""Norm and activation of tokens that stand for many: what they would give on average over members that lie apart."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .backend import use_kernels
+
+TINY = torch.finfo(torch.float32).tiny
+ACTIVATIONS = ('gelu', 'gelu tanh', 'quick gelu')
+"""Those that there is a kernel for."""
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """A layer norm over channels: weight and bias [C], or None."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+
+def norm_members(
+    value: Tensor,
+    apart: Tensor,
+    norm: Callable[[Tensor], Tensor],
+    bias: Tensor | None,
+    known: LayerNorm | None = None,
+    backend: str = 'auto',
+) -> tuple[Tensor, Tensor]:
+    """What is between a token's layer norm and its members'.
+
+    Members' norms divide by more than a mean's does: its variance over channels and their spread around it.
+
+    Args:
+        value: tokens [..., C], up to three dimensions.
+        apart: variance of each one's members around it [..., 1] float32.
+        norm: called with `value`, gives the norm of it.
+        bias: which that norm adds, [C] or None.
+        known: what `norm` computes, where a kernel may do it in its place.
+        backend: 'torch', 'triton' for kernels of a CUDA device, or 'auto': kernels where they can run.
+
+    Returns:
+        the norm [..., C], and what part `apart` is of the members' whole variance over channels [..., 1] float32.
+    """
+    if known is not None and _in_kernels(backend, value, apart, known.weight, known.bias):
+        if value.shape[-1] <= 8192 and not torch.is_autocast_enabled(value.device.type):
+            from .triton import spread as kernels
+
+            return kernels.launch_norm(value, apart, known.weight, known.bias, known.eps)
+    normed = norm(value)
+    with torch.no_grad():
+        # A token that is the same in all channels, as a padded one, has no variance to share.
+        variance = value.detach().float().var(-1, unbiased=False, keepdim=True)
+        share = apart / (variance + apart).clamp_min(TINY)
+        # Half of the spread: with all of it keys come out too weak.
+        factor = (variance / (variance + apart / 2).clamp_min(TINY)).sqrt().to(normed.dtype)
+    if bias is None:
+        return normed * factor, share
+    return torch.lerp(bias.to(normed.dtype).expand_as(normed), normed, factor), share
+
+
+def activate_members(
+    hidden: Tensor,
+    share: Tensor,
+    activation: Callable[[Tensor], Tensor],
+    weight: Tensor,
+    scale: Tensor | None,
+    known: str | None = None,
+    backend: str = 'auto',
+) -> Tensor:
+    """The mean of an activation over two points, a standard deviation of the members to each side.
+
+    That is the members' mean up to the fourth moment. Spread is taken to be the same in every direction, so that a
+    hidden unit's is known from the length of its weights.
+
+    Args:
+        hidden: what the activation is given [..., D], up to three dimensions.
+        share: from `norm_members`, [..., 1].
+        activation: called with tensors as `hidden`.
+        weight: of the linear layer that made `hidden`, [D, C].
+        scale: of the norm before that layer [C], or None.
+        known: which of `ACTIVATIONS` it is, where a kernel may do it in its place.
+        backend: as for `norm_members`.
+    """
+    if known is not None and _in_kernels(backend, hidden, share, weight, scale):
+        from .triton import spread as kernels
+
+        return kernels.launch_activation(hidden, share, weight, scale, known)
+    with torch.no_grad():
+        gain = torch.linalg.vector_norm(weight.detach().float(), dim=1)
+        if scale is not None:
+            gain = gain * scale.detach().float().square().mean().sqrt()
+        deviation = (share.sqrt() * gain).to(hidden.dtype)
+    return (activation(hidden + deviation) + activation(hidden - deviation)) / 2
+
+
+def _in_kernels(backend: str, value: Tensor, *others: Tensor | None) -> bool:
+    # The compiler fuses PyTorch's form with what stands around it.
+    compiling = torch.compiler.is_compiling()
+    return value.ndim <= 3 and value.numel() > 0 and not compiling and use_kernels(backend, value, *others)

@@ -1,0 +1,118 @@
+"""Norm and activation of tokens that stand for many, each in one launch."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TINY = tl.constexpr(1.1754943508222875e-38)
+
+
+@triton.jit
+def norm_kernel(
+    value, apart, weight, bias, out, shares, rows, C, eps, svo, svi, svc, sao, sai,
+    SCALED: tl.constexpr, SHIFTED: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A program is a token: the one at `inner` of `rows` in the `outer` row of tokens."""
+    row = tl.program_id(0).to(tl.int64)
+    outer, inner = row // rows, row % rows
+    channels = tl.arange(0, BLOCK_C)
+    inside = channels < C
+    token = tl.load(value + outer * svo + inner * svi + channels * svc, mask=inside, other=0).to(tl.float32)
+    centered = tl.where(inside, token - tl.sum(token) / C, 0.0)
+    variance = tl.sum(centered * centered) / C
+    spread = tl.load(apart + outer * sao + inner * sai).to(tl.float32)
+    whole = variance + spread
+    share = spread / tl.where(whole < TINY, TINY, whole)
+    halfway = variance + spread / 2
+    out_row = centered * (1 / tl.sqrt(variance + eps) * tl.sqrt(variance / tl.where(halfway < TINY, TINY, halfway)))
+    if SCALED:
+        out_row *= tl.load(weight + channels, mask=inside, other=0).to(tl.float32)
+    if SHIFTED:
+        out_row += tl.load(bias + channels, mask=inside, other=0).to(tl.float32)
+    tl.store(out + row * C + channels, out_row.to(out.dtype.element_ty), mask=inside)
+    tl.store(shares + row, share)
+
+
+@triton.jit
+def activate(x, KIND: tl.constexpr):
+    if KIND == 'gelu':
+        return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    elif KIND == 'gelu tanh':
+        # (1 + tanh y) / 2 is the logistic function of 2 y.
+        return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+    else:
+        return x * tl.sigmoid(1.702 * x)
+
+
+@triton.jit(do_not_specialize=['rows', 'part'])
+def activation_kernel(
+    hidden, shares, weight, scale, out, rows, part, D, C, swd, swc,
+    KIND: tl.constexpr, SCALED: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    """A program is some hidden units of `part` tokens; it measures the units' weights first."""
+    units = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    known = units < D
+    squares, of_scale = tl.zeros([BLOCK_D], dtype=tl.float32), 0.0
+    for start in range(0, C, BLOCK_C):
+        channels = start + tl.arange(0, BLOCK_C)
+        inside = channels < C
+        places = units.to(tl.int64)[:, None] * swd + channels[None, :] * swc
+        tile = tl.load(weight + places, mask=known[:, None] & inside[None, :], other=0).to(tl.float32)
+        squares += tl.sum(tile * tile, axis=1)
+        if SCALED:
+            factors = tl.load(scale + channels, mask=inside, other=0).to(tl.float32)
+            of_scale += tl.sum(factors * factors)
+    if SCALED:
+        squares *= of_scale / C
+    gain = tl.sqrt(squares)[None, :]
+    first = tl.program_id(1) * part
+    for start in range(first, tl.minimum(first + part, rows), BLOCK_R):
+        row = start + tl.arange(0, BLOCK_R)
+        wanted = (row < rows)[:, None] & known[None, :]
+        deviation = tl.sqrt(tl.load(shares + row, mask=row < rows, other=0))[:, None] * gain
+        at = row.to(tl.int64)[:, None] * D + units[None, :]
+        x = tl.load(hidden + at, mask=wanted, other=0).to(tl.float32)
+        y = (activate(x + deviation, KIND) + activate(x - deviation, KIND)) * 0.5
+        tl.store(out + at, y.to(out.dtype.element_ty), mask=wanted)
+
+
+def _rows_of(tensor: Tensor) -> tuple[int, int]:
+    """Strides of the first two of three dimensions, those that are not there being 1 long."""
+    return (0, 0, *tensor.stride()[:-1])[-2:]
+
+
+def launch_norm(
+    value: Tensor, apart: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """As `fewtokens.ops.spread.norm_members`, of a plain layer norm."""
+    channels = value.shape[-1]
+    out = value.new_empty(value.shape)
+    shares = apart.new_empty(apart.shape)
+    rows = value.shape[-2] if value.ndim > 1 else 1
+    block_c = triton.next_power_of_2(channels)
+    norm_kernel[(value.numel() // channels,)](
+        value, apart, weight, bias, out, shares, rows, channels, eps, *_rows_of(value), value.stride(-1),
+        *_rows_of(apart), SCALED=weight is not None, SHIFTED=bias is not None, BLOCK_C=block_c,
+        num_warps=min(max(block_c // 256, 1), 8),
+    )  # fmt: skip
+    return out, shares
+
+
+BLOCK_R = 128
+PART = 2 * BLOCK_R
+"""Tokens of a program: as many take longer than to measure the weights once more, which lie in the cache."""
+
+
+def launch_activation(hidden: Tensor, shares: Tensor, weight: Tensor, scale: Tensor | None, kind: str) -> Tensor:
+    """As `fewtokens.ops.spread.activate_members`."""
+    hidden, shares = hidden.contiguous(), shares.contiguous()
+    units, channels = weight.shape
+    out = hidden.new_empty(hidden.shape)
+    rows = hidden.numel() // units
+    places = (triton.cdiv(units, 16), triton.cdiv(rows, PART))
+    activation_kernel[places](
+        hidden, shares, weight, scale, out, rows, PART, units, channels, *weight.stride(), KIND=kind,
+        SCALED=scale is not None, BLOCK_D=16, BLOCK_C=min(triton.next_power_of_2(channels), 256), BLOCK_R=BLOCK_R,
+        num_warps=4,
+    )  # fmt: skip
+    return out
