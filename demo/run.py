@@ -9,8 +9,8 @@ from pathlib import Path
 TOOLS = Path(__file__).parents[1] / 'tools'
 MODEL = ['configs/demo/segmenter_scenes-256x256.py', 'configs/demo/segmenter_scenes.pth']
 PLUGINS = [
-    'Hourglass(after=6, grid=20, temperature=10.0)',
-    'Hourglass(after=3, grid=18, temperature=10.0)',
+    'Hourglass(after=6, grid=20)',
+    'Hourglass(after=3, grid=18)',
     'AvgPool(after=6, grid=20)',
     'SharedUpdate(after=6, grid=16)',
     'SharedUpdate(after=3, grid=16)',

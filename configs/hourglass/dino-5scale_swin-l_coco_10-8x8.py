@@ -3,4 +3,6 @@
 _base_ = 'mmdet::dino/dino-5scale_swin-l_8xb2-36e_coco.py'
 
 custom_imports = dict(imports=['fewtokens.openmmlab'])
-custom_hooks = [dict(type='FewTokensHook', sdpa=True, reducer=dict(type='Hourglass', after=10, grid=(8, 8)))]
+custom_hooks = [
+    dict(type='FewTokensHook', sdpa=True, reducer=dict(type='Hourglass', after=10, grid=(8, 8), temperature=100.0))
+]

@@ -6,5 +6,5 @@ The 620 were counted with after=7, as in the released config: one more block of 
 _base_ = 'mmseg::mask2former/mask2former_swin-l-in22k-384x384-pre_8xb2-160k_ade20k-640x640.py'
 
 custom_imports = dict(imports=['fewtokens.openmmlab'])
-reducer = dict(type='Hourglass', after=8, grid=(8, 8), iters=5, window=5, k=10)
+reducer = dict(type='Hourglass', after=8, grid=(8, 8), iters=5, window=5, k=10, temperature=100.0)
 custom_hooks = [dict(type='FewTokensHook', sdpa=True, reducer=reducer)]

@@ -3,4 +3,6 @@
 _base_ = 'mmseg::segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512.py'
 
 custom_imports = dict(imports=['fewtokens.openmmlab'])
-custom_hooks = [dict(type='FewTokensHook', sdpa=True, reducer=dict(type='Hourglass', after=16, grid=(28, 28)))]
+custom_hooks = [
+    dict(type='FewTokensHook', sdpa=True, reducer=dict(type='Hourglass', after=16, grid=(28, 28), temperature=50.0))
+]

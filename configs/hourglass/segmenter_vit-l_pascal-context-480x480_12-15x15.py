@@ -3,4 +3,6 @@
 _base_ = '../_base_/segmenter_vit-l_pascal-context-480x480.py'
 
 custom_imports = dict(imports=['fewtokens.openmmlab'])
-custom_hooks = [dict(type='FewTokensHook', sdpa=True, reducer=dict(type='Hourglass', after=12, grid=(15, 15)))]
+custom_hooks = [
+    dict(type='FewTokensHook', sdpa=True, reducer=dict(type='Hourglass', after=12, grid=(15, 15), temperature=50.0))
+]

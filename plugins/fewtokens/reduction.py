@@ -14,6 +14,7 @@ from .attachment import Attachment, attached, forget_compiled, refuse_replica
 from .current import Current
 from .hosts import AttentionContext, Host, Layout, Members, ReplacedCall, Spread, SpreadActivation, SpreadNorm
 from .levels import Level, Pass
+from .ops.backend import is_plain_call
 from .ops.compiling import while_compiling
 from .ops.labels import mean_by_label
 from .reducers import Reduced, Reducer
@@ -238,6 +239,8 @@ class Reduction(Attachment):
         stage = self._stages[index]
         prefix, of_grid = layout.split(tokens)
         reduced = stage.reduce(of_grid, layout.grid, None if outer is None else outer.reduced.sizes)
+        if not self.passes and is_plain_call([of_grid]):
+            self._warn_of_misfit(stage, of_grid, layout)
         if reduced is None:
             if index == max(self._stages) and not state.levels:
                 self._note_skipped(state, layout)
@@ -268,6 +271,14 @@ class Reduction(Attachment):
         if not state.counted:
             state.counted = True
             self._count_skipped(*layout.grid)
+
+    def _warn_of_misfit(self, stage: Reducer, tokens: Tensor, layout: Layout) -> None:
+        # Values are read, which nothing else in a pass does: not where a device must not be waited for.
+        if tokens.is_cuda and (torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode()):
+            return
+        found = stage.misfit(tokens.detach(), layout.grid)
+        if found is not None:
+            warnings.warn(f'{type(stage).__name__}: {found}', stacklevel=2)
 
     # Methods: of other functions, compiled code calls none with such an argument.
 

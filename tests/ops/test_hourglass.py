@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+import fewtokens
 from fewtokens.ops import cluster_tokens, dense, reconstruct_tokens
+from fewtokens.ops.temperature import fitting_temperature
 
 CASES = [  # grid, clusters, window, iters, temperature
     ((40, 40), (28, 28), 5, 5, 50.0),
@@ -181,3 +183,31 @@ def test_bad_reconstruction_is_named(change, message):
     settings = dict(z=torch.randn(2, 6, 3), before=torch.randn(2, 15, 4), centers=torch.randn(2, 6, 4)) | change
     with pytest.raises(ValueError, match=message):
         reconstruct_tokens(**settings)
+
+
+def test_a_fitting_temperature_is_half_the_median_distance_to_the_nearest_pooled_center(features):
+    x = features(11, (3, 9, 7, 8))
+    x[1] *= 100
+    allowed = dense.allowed_centers((9, 7), (4, 3), 3)
+    distances = dense.squared_distances(x, dense.pool_tokens(x, (9, 7), (4, 3))).masked_fill(~allowed, torch.inf)
+    expected = distances.amin(2).median(1).values / 2
+    found = fitting_temperature(x, (9, 7), (4, 3), 3)
+    torch.testing.assert_close(found.flatten(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_scaled_tokens_are_clustered_alike_at_a_fitting_temperature(features):
+    x = features(12, (2, 9, 7, 8))
+
+    def reduce(factor):
+        reduced = fewtokens.Hourglass(2, (4, 3), iters=3, k=4).reduce(factor * x, (9, 7))
+        return reduced.tokens / factor, reduced.labels, reduced.record[1]
+
+    for factor in (1e-3, 1e3):
+        for one, other in zip(reduce(factor), reduce(1), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('value, word', [(1e6, 'all weights alike'), (1e-6, 'all weights but one 0'), (None, None)])
+def test_a_temperature_that_ruins_tokens_is_told(features, value, word):
+    found = fewtokens.Hourglass(2, (4, 3), temperature=value).misfit(features(13, (2, 9, 7, 8)), (9, 7))
+    assert found is None if word is None else (word in found and 'would fit' in found)

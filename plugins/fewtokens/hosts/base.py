@@ -39,7 +39,7 @@ class Host:
     """
 
     family: ClassVar[str]
-    defaults: ClassVar[dict[str, Any]] = dict(iters=5, k=20, temperature=50.0)
+    defaults: ClassVar[dict[str, Any]] = dict(iters=5, k=20)
     """The published settings for this family."""
     relative_positions: ClassVar[bool] = False
     """Whether attention depends on where tokens stand on the grid, which reduced ones must stand on too."""

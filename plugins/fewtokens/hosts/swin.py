@@ -28,7 +28,7 @@ MASKED = -100.0
 @dataclass(frozen=True)
 class Swin(Host):
     family: ClassVar[str] = 'mmdet and mmseg SwinTransformer'
-    defaults: ClassVar[dict[str, Any]] = dict(iters=3, k=25, temperature=100.0)
+    defaults: ClassVar[dict[str, Any]] = dict(iters=3, k=25)
     relative_positions: ClassVar[bool] = True
     grid_is: ClassVar[str] = 'tokens in an attention window'
 

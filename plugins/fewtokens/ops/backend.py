@@ -36,7 +36,7 @@ def use_kernels(backend: str, *tensors: Tensor | None) -> bool:
         return False
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return False
-    return _is_compiling() or _is_plain_call(given)
+    return _is_compiling() or is_plain_call(given)
 
 
 def _is_compiling() -> bool:
@@ -49,7 +49,7 @@ def _is_exporting() -> bool:
     return hasattr(torch.compiler, 'is_exporting') and torch.compiler.is_exporting()
 
 
-def _is_plain_call(tensors: list[Tensor]) -> bool:
+def is_plain_call(tensors: list[Tensor]) -> bool:
     """Whether nothing but the values is wanted of a call."""
     return (
         not torch.compiler.is_compiling()
@@ -74,7 +74,7 @@ def _is_capable(device: torch.device) -> bool:
 
 @lru_cache
 def _ask(device: torch.device) -> bool:
-    # Apart from what is called while compiling: some versions of PyTorch see what a cache is made of, and no mark on it.
+    # Apart from what is called while compiling: some versions of PyTorch see what a cache is made of, but no mark.
     if torch.version.hip is not None or find_spec('triton') is None:
         return False
     return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -7,6 +7,7 @@ from .backend import use_kernels
 from .grid import Grid
 from .labels import mean_by_label, sum_by_label, take_by_label
 from .precision import in_float32
+from .temperature import temperature_of
 from .tiles import check_clustering, kernels_fit, make_tiles, pool_tokens
 
 
@@ -126,18 +127,10 @@ def _assign(x: Tensor, grid: Grid, clusters: Grid, iters: int, window: int) -> t
     tiled = tiles.gather(x)
     centers = pool_tokens(x, grid, clusters)
     similar = tiles.similarities(tiled, centers)
-    squared = (x.square().sum(-1) - similar.amax(dim=3).flatten(1)[:, tiles.positions]).clamp_min_(0)
-    # Tokens that all equal their center would make it 0: any positive temperature does then.
-    temperature = (_lower_median(squared) / 2).clamp_min(torch.finfo(x.dtype).tiny)[:, :, None, None]
+    temperature = temperature_of(x, similar, tiles)[:, :, None, None]
     for _ in range(iters):
         # Subtracting the best before dividing keeps a tiny temperature from overflowing.
         weights = ((similar - similar.amax(dim=3, keepdim=True)) / temperature).softmax(dim=3)
         centers = tiles.average(tiled, weights, centers)
         similar = tiles.similarities(tiled, centers)
     return centers, tiles.labels(similar)
-
-
-def _lower_median(values: Tensor) -> Tensor:
-    """[B, N] -> [B, 1]: nanmedian's, of an operation that ONNX has."""
-    known = values.isnan().logical_not().sum(dim=1, keepdim=True)
-    return values.sort(dim=1).values.gather(1, (known - 1).clamp_min(0) // 2)

@@ -57,6 +57,10 @@ class Reducer:
         missing = {name: value for name, value in defaults.items() if name in names and getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
+    def misfit(self, tokens: Tensor, grid: Grid | None) -> str | None:
+        """In what way the settings ruin these tokens, None if they don't. Reads values back: asked once a model."""
+        return None
+
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
         """Reduces tokens [B, N, C] on a grid (None: on none), or returns None where there are too few of them."""
         raise NotImplementedError

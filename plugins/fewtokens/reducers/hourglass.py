@@ -3,7 +3,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..ops.hourglass import apply_weights, cluster_widely, reconstruction_weights
+from ..ops.temperature import fitting_temperature
 from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_choice, reduces
+
+FLATTEST, STEEPEST = 50, 1000
+"""How many times the fitting temperature makes weights as good as equal, and what part of it leaves one alone."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,12 @@ class Hourglass(Reducer):
         iters: clustering iterations.
         window: side, in centers, of the neighbourhood whose centers a token may join.
         k: how many centers a token is reconstructed from.
-        temperature: of clustering and reconstruction, in squared token units.
+        temperature: of clustering and reconstruction, in squared token units. None: it follows the data, a quarter of
+            the median squared distance of a token to the nearest center that it may join. The published 50 and 100 fit
+            the models that they were published for, and with other models' tokens may make all centers alike.
         normalize: 'sum' as in the paper, 'l2' as in the published code.
 
-    `iters`, `k` and `temperature` of None mean the host family's published default.
+    `iters` and `k` of None mean the host family's published default.
     """
 
     grid: Grid
@@ -49,9 +55,26 @@ class Hourglass(Reducer):
         if not reduces(self.grid, grid):
             return None
         # The weights are of the centers before they are rounded: in half precision a distance to those is another one.
-        centers, labels = cluster_widely(tokens, grid, self.grid, self.iters, self.window, self.temperature)
-        weights = reconstruction_weights(tokens, centers, self.k, self.temperature, self.normalize)
+        temperature = self.temperature
+        if temperature is None:
+            temperature = self._fitting(tokens, grid)
+        centers, labels = cluster_widely(tokens, grid, self.grid, self.iters, self.window, temperature)
+        weights = reconstruction_weights(tokens, centers, self.k, temperature, self.normalize)
         return Reduced(centers.to(tokens.dtype), labels, weights, self.grid)
+
+    def _fitting(self, tokens: Tensor, grid: Grid) -> Tensor:
+        # Reconstruction shares it, and wants it lower than clustering alone would.
+        return fitting_temperature(tokens, grid, self.grid, self.window) / 2
+
+    def misfit(self, tokens: Tensor, grid: Grid | None) -> str | None:
+        if self.temperature is None or not reduces(self.grid, grid):
+            return None
+        fitting = self._fitting(tokens, grid).median().item()
+        ratio = self.temperature / fitting
+        if FLATTEST >= ratio >= 1 / STEEPEST:
+            return None
+        effect = 'all weights alike, and so all centers' if ratio > 1 else 'all weights but one 0'
+        return f'temperature={self.temperature:g} makes {effect}: {fitting:.2g} would fit these tokens, as None does'
 
     def restore(self, tokens: Tensor, record: tuple[Tensor, Tensor]) -> Tensor:
         return apply_weights(tokens, *record)
