@@ -26,7 +26,7 @@ def main() -> int:
         default=list(PARTS[:-1]),
         help='what to measure, in this order',
     )
-    parser.add_argument('--seconds', type=float, default=150.0, help='after these no further row is begun')
+    parser.add_argument('--seconds', type=float, default=90.0, help='after these no further row is begun')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/bench'), help='folder of the JSON file and picture')
     args = parser.parse_args()
     if not torch.cuda.is_available():

@@ -39,7 +39,8 @@ def small(monkeypatch):
 def run_small(parts, seconds=1e9):
     written = []
     results = timing.Results(lambda rows: written.append(json.dumps(rows)), timing.Clock(seconds))
-    run.run_parts(parts, results, [passes.Setup('ViT-B', 128, 1)])
+    setups = [passes.Setup('ViT-B', 128, 1, costs=True), passes.Setup('ViT-B', 64, 1)]
+    run.run_parts(parts, results, setups)
     assert len(written) == len(results.rows)
     return results.rows
 
@@ -47,18 +48,25 @@ def run_small(parts, seconds=1e9):
 def test_passes_are_compared_with_the_host(small, tmp_path):
     rows = run_small(['passes'])
     assert not [row for row in rows if 'failure' in row]
-    names = ['host', 'Hourglass', 'Hourglass, PyTorch', 'SharedUpdate', 'SharedUpdate, PyTorch', 'free']
-    assert [row['name'] for row in rows if row.get('mode') == 'graph'] == names
+    names = ['host', 'Hourglass', 'Hourglass, PyTorch', 'SharedUpdate', 'SharedUpdate, PyTorch']
+    assert [row['name'] for row in rows if row.get('mode') == 'graph'] == [*names, 'SharedUpdate, spread=False', 'free']
     assert all(row['speedup'] == 1 and row['tokens'] == 64 for row in rows if 'mode' in row)
-    assert 'merge and restore 0.0%' in format_rows(rows)
+    assert '0.0% beyond a free merge' in format_rows(rows)
     draw_gain(rows, 'a device', tmp_path / 'gain.png')
     assert (tmp_path / 'gain.png').stat().st_size > 1000
+
+
+def test_other_sizes_are_passes_too(small):
+    rows = run_small(['sizes'])
+    assert {(row['part'], row['pixels'], row['tokens']) for row in rows if 'mode' in row} == {('passes', 64, 16)}
 
 
 def test_ops_and_their_floors(small):
     rows = [row for row in run_small(['ops']) if 'form' in row]
     assert not [row for row in rows if 'failure' in row]
-    assert {row['name'].split()[0] for row in rows} == {'merge', 'cluster', 'restore', 'weights', 'product'}
+    assert {row['name'].split()[0] for row in rows} == {
+        'merge', 'cluster', 'norm', 'activation', 'restore', 'weights', 'product',
+    }  # fmt: skip
     assert {row['form'] for row in rows} == {'kernels', 'kernels, graph', 'PyTorch', 'PyTorch, graph', 'published'}
     restore = next(row for row in rows if row['name'] == 'restore')
     assert restore['bytes'] == 2 * (36 + 9) * 8 * 2 + 36 * 8

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 import torch
 
-from fewtokens.ops import cluster_tokens, merge_tokens, reconstruct_tokens
+from fewtokens.ops import backend, cluster_tokens, merge_tokens, reconstruct_tokens
 
 pytest.importorskip('triton', reason='Triton is not installed here')
 HERE = Path(__file__).parent
@@ -102,6 +102,14 @@ def test_a_backend_that_is_not_there_is_named(op, monkeypatch):
         op(x, backend='triton')
     with pytest.raises(ValueError, match="backend='cuda' must be one of 'auto', 'torch', 'triton'"):
         op(x, backend='cuda')
+
+
+def test_whether_a_device_is_capable_is_asked_while_compiling():
+    @torch.compile(backend='eager', fullgraph=True)
+    def ask(x):
+        return x if backend._is_capable(torch.device('cuda', 0)) else x + 1
+
+    assert ask(torch.zeros(1)).item() == (0 if backend._is_capable(torch.device('cuda', 0)) else 1)
 
 
 def test_the_cpu_runs_pytorch_and_imports_no_kernel():

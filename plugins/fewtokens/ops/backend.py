@@ -74,7 +74,7 @@ def _is_capable(device: torch.device) -> bool:
 
 @lru_cache
 def _ask(device: torch.device) -> bool:
-    # Apart from what is called while compiling: some versions of PyTorch see what a cache is made of, but no mark.
+    # Apart from what is called while compiling: some versions of PyTorch look into a cache and see no mark on it.
     if torch.version.hip is not None or find_spec('triton') is None:
         return False
     return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -27,8 +27,8 @@ def _line(row: dict[str, Any]) -> str:
         return f'{name}: {row["failure"]}'
     if 'ms' in row:
         figures = [f'{row["ms"]:9.4f} ms', f'{row["speedup"]:7.3f}x']
-        if row.get('merge_and_restore_share') is not None:
-            figures.append(f'merge and restore {row["merge_and_restore_share"]:.1%}')
+        if row.get('share_beyond_free') is not None:
+            figures.append(f'{row["share_beyond_free"]:.1%} beyond a free merge')
         if 'bandwidth_share' in row:
             figures.append(f'{row["bandwidth_share"]:.0%} of bandwidth, floor {row["floor_us"]:.1f} us')
         return f'{name:50} {"  ".join(figures)}'

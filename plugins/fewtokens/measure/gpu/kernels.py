@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...ops import cluster_tokens, dense, merge_tokens
 from ...ops.hourglass import apply_weights, cluster_widely, reconstruction_weights
-from ...ops.shared_update import restore_updated
+from ...ops.shared_update import merge_lengthened, restore_updated
+from ...ops.spread import LayerNorm, activate_members, norm_members
 from .timing import Call, Results, captured, in_pytorch, time_calls
 
 
@@ -57,6 +58,10 @@ def _distances(x: Tensor, centers: Tensor) -> Tensor:
     return torch.cdist(x, centers).square()
 
 
+def _layer_norm(weight: Tensor, value: Tensor) -> Tensor:
+    return torch.nn.functional.layer_norm(value, weight.shape, weight, weight, 1e-6)
+
+
 def _published(op: Callable, *args: Any) -> Call:
     def run() -> Any:
         with mock.patch.object(dense, 'squared_distances', _distances):
@@ -73,11 +78,11 @@ def ops_of(shape: Shape) -> Iterator[Op]:
     wide, size = x.float(), x.element_size()
     pair = 2 * c  # operations to compare a token with a center, or to add it up
     yield Op(
-        'merge 3 iterations, window 3',
-        partial(merge_tokens, x, grid, clusters, 3, 3),
-        _published(dense.merge_tokens, wide, grid, clusters, 3, 3),
-        b * (n * c * size + m * c * size + n * 8 + m * 4),
-        b * n * 9 * pair * 7,
+        'merge 5 iterations, window 3',
+        partial(merge_lengthened, x, grid, clusters, 5, 3),
+        _published(dense.merge_tokens, wide, grid, clusters, 5, 3),
+        b * (n * c * size + m * c * size + n * 8 + m * 8),
+        b * n * 9 * pair * 11,
     )
     yield Op(
         'cluster 5 iterations, window 5',
@@ -88,6 +93,23 @@ def ops_of(shape: Shape) -> Iterator[Op]:
     )
     means, labels, _ = merge_tokens(x, grid, clusters, 1, 3, backend='torch')
     z = torch.randn_like(means)
+    weight, linear = torch.randn(c, device='cuda').to(dtype), torch.randn(4 * c, c, device='cuda').to(dtype)
+    layer_norm, apart = LayerNorm(weight, weight, 1e-6), torch.rand(b, m, 1, device='cuda')
+    yield Op(
+        'norm of members',
+        partial(norm_members, means, apart, partial(_layer_norm, weight), weight, layer_norm),
+        None,
+        b * m * (2 * c * size + 8),
+        b * m * c * 10,
+    )
+    hidden = torch.randn(b, m, 4 * c, device='cuda').to(dtype)
+    yield Op(
+        'activation of members',
+        partial(activate_members, hidden, apart, torch.nn.functional.gelu, linear, weight, 'gelu'),
+        None,
+        b * m * (2 * 4 * c * size + 4) + 4 * c * c * size,
+        b * m * 4 * c * 20 + 4 * c * c * 2,
+    )
     yield Op(
         'restore',
         partial(restore_updated, x, z, means, labels),
@@ -115,7 +137,10 @@ def ops_of(shape: Shape) -> Iterator[Op]:
 
 
 @torch.no_grad()
-def measure_ops(shapes: list[Shape], results: Results, ceilings: dict[str, float]) -> None:
+def measure_ops(shapes: list[Shape], results: Results) -> None:
+    ceilings = dict(bytes_per_s=float('nan'), flops_per_s=float('nan'))
+    with results.soft(part='ceilings'):
+        ceilings = measure_ceilings(results)
     for shape in shapes:
         about = dict(part='ops', **vars(shape))
         with results.soft(**about):
@@ -155,7 +180,7 @@ def measure_settings(results: Results) -> None:
 
     for shape in (Shape(1, 40, 20, 1024), Shape(8, 64, 32, 1024)):
         x = torch.randn(shape.batch, shape.side**2, shape.width, device='cuda').bfloat16()
-        merge = partial(shared_update.launch_merge, x, (shape.side,) * 2, (shape.clusters,) * 2, 3, 3, None, False)
+        merge = partial(shared_update.launch_lengthened, x, (shape.side,) * 2, (shape.clusters,) * 2, 5, 3, None)
         calls = {}
         about = dict(part='settings', **vars(shape))
         before = clustering.PROGRAMS_EACH, clustering.WARPS, clustering.STAGES
@@ -179,7 +204,7 @@ def measure_steps(results: Results) -> None:
         about = dict(part='steps', **vars(shape))
         x = torch.randn(shape.batch, shape.side**2, shape.width, device='cuda').bfloat16()
         grids = (shape.side,) * 2, (shape.clusters,) * 2
-        calls = {'merge': partial(shared_update.launch_merge, x, *grids, 1, 3, None, True, together=False)}
+        calls = {'merge': partial(shared_update.launch_lengthened, x, *grids, 1, 3, None, together=False)}
         for op in ops_of(shape):
             calls[op.name] = op.call
         for name, call in calls.items():

@@ -2,8 +2,8 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ MODELS = {
     'ViT-H': dict(embed_dim=1280, depth=32, num_heads=16),
 }
 PATCH = 16
-SETTINGS = dict(iters=3, window=3)
-"""SharedUpdate's."""
+TWINS = ('Hourglass', 'SharedUpdate')
+"""Rows that there is another of, in PyTorch's form."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class Setup:
     pixels: int
     batch: int
     dtype: str = 'bfloat16'
+    costs: bool = False
+    """Whether to take parts of a method away as well, to see what each takes."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What its rows say of it."""
+        return {name: value for name, value in asdict(self).items() if name != 'costs'}
 
     @property
     def grid(self) -> int:
@@ -52,10 +59,12 @@ class Setup:
         """By method: at 640 pixels of a ViT-L (10, 28x28) and (6, 20x20), elsewhere the same shares."""
         depth = MODELS[self.model]['depth']
         after, side = -(-depth * 5 // 12), self.grid * 7 // 10
-        return {
-            'Hourglass': Hourglass(after, side),
-            'SharedUpdate': SharedUpdate(depth // 4, self.grid // 2, **SETTINGS),
-        }
+        shared = SharedUpdate(depth // 4, self.grid // 2)
+        reducers = {'Hourglass': Hourglass(after, side), 'SharedUpdate': shared}
+        if self.costs:
+            reducers['SharedUpdate, spread=False'] = replace(shared, spread=False)
+            reducers['free'] = Free(shared.after, shared.grid)
+        return reducers
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def twin(model: nn.Module) -> nn.Module:
 
 
 def calls_of(setup: Setup, compiled: bool = False) -> dict[str, Call]:
-    """The passes to compare, by name; if they aren't compiled, with twins in PyTorch's form, and a free one."""
+    """The passes to compare, by name; if they aren't compiled, with twins in PyTorch's form."""
     model, images = setup.build()
 
     def passing(reducer: Reducer | None) -> Call:
@@ -112,11 +121,8 @@ def calls_of(setup: Setup, compiled: bool = False) -> dict[str, Call]:
     calls = {'host': passing(None)}
     for name, reducer in setup.reducers().items():
         calls[name] = passing(reducer)
-        if not compiled:
+        if not compiled and name in TWINS:
             calls[f'{name}, PyTorch'] = in_pytorch(passing(reducer))
-    if not compiled:
-        shared = setup.reducers()['SharedUpdate']
-        calls['free'] = passing(Free(shared.after, shared.grid))
     return calls
 
 
@@ -124,9 +130,9 @@ def measure_passes(setups: list[Setup], results: Results) -> None:
     """Rows of passes, launched one by one and as a CUDA graph."""
     for setup in setups:
         if results.clock.is_over:
-            results.add(part='passes', **vars(setup), failure='no time left')
+            results.add(part='passes', **setup.about, failure='no time left')
             continue
-        with results.soft(part='passes', **vars(setup)):
+        with results.soft(part='passes', **setup.about):
             calls = calls_of(setup)
             for mode, change in (('eager', lambda call: call), ('graph', captured)):
                 _compare(setup, mode, calls, change, results)
@@ -135,7 +141,7 @@ def measure_passes(setups: list[Setup], results: Results) -> None:
 
 
 def _compare(setup: Setup, mode: str, calls: dict[str, Call], change: Callable[[Call], Call], results: Results) -> None:
-    about = dict(part='passes', **vars(setup), mode=mode)
+    about = dict(part='passes', **setup.about, mode=mode)
     ready = {}
     for name, call in calls.items():
         with results.soft(**about, name=name):
@@ -145,15 +151,15 @@ def _compare(setup: Setup, mode: str, calls: dict[str, Call], change: Callable[[
     timings = time_calls(ready, 'host')
     for name, timing in timings.items():
         share = None
-        if name == 'SharedUpdate' and 'free' in timings:
-            share = (timing['ms'] - timings['free']['ms']) / timing['ms']
-        results.add(**about, name=name, tokens=setup.grid**2, **timing, merge_and_restore_share=share)
+        if 'free' in timings and name in ('SharedUpdate', 'SharedUpdate, spread=False'):
+            share = 1 - timings['free']['ms'] / timing['ms']
+        results.add(**about, name=name, tokens=setup.grid**2, **timing, share_beyond_free=share)
 
 
 def measure_compiled(setups: list[Setup], results: Results) -> None:
     """Rows of passes compiled by Inductor, run as they are and as a CUDA graph."""
     for setup in setups:
-        about = dict(part='compiled', **vars(setup))
+        about = dict(part='compiled', **setup.about)
         with results.soft(**about):
             calls = {}
             for name, call in calls_of(setup, compiled=True).items():
@@ -172,10 +178,11 @@ def measure_compiled(setups: list[Setup], results: Results) -> None:
 
 def default_setups() -> Iterator[Setup]:
     """The most telling first."""
-    for pixels in (640, 1024, 512, 1280):
+    for batch in (1, 8):
+        for pixels in (640, 1024):
+            yield Setup('ViT-L', pixels, batch, costs=True)
+    for pixels in (512, 1280):
         yield Setup('ViT-L', pixels, 1)
-    for pixels in (640, 1024):
-        yield Setup('ViT-L', pixels, 8)
     for model in ('ViT-B', 'ViT-H'):
         yield Setup(model, 640, 1)
         yield Setup(model, 1024, 1)

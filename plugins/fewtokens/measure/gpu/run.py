@@ -6,21 +6,19 @@ from dataclasses import replace
 from . import attention, kernels, passes
 from .timing import Results
 
-PARTS = ('ops', 'passes', 'steps', 'settings', 'attention', 'compiled')
-"""In the order they are run."""
+PARTS = ('passes', 'ops', 'compiled', 'sizes', 'steps', 'attention', 'settings')
+"""The most telling first; 'sizes' are passes at other sizes, of other models."""
 
 
 def run_parts(parts: list[str], results: Results, setups: list[passes.Setup] | None = None) -> None:
     """Runs parts of the benchmark. What fails is a row with the reason, and the rest goes on."""
     setups = list(passes.default_setups()) if setups is None else setups
-    ceilings = dict(bytes_per_s=float('nan'), flops_per_s=float('nan'))
-    with results.soft(part='ceilings'):
-        ceilings = kernels.measure_ceilings(results)
-    compiled = [replace(setup, model='ViT-B') for setup in setups[:1]] + setups[:1]
+    compiled = [replace(setup, costs=False) for setup in setups[:1]]
     runs: dict[str, Callable[[], None]] = {
         'settings': lambda: kernels.measure_settings(results),
-        'ops': lambda: kernels.measure_ops(kernels.SHAPES, results, ceilings),
-        'passes': lambda: passes.measure_passes(setups, results),
+        'ops': lambda: kernels.measure_ops(kernels.SHAPES, results),
+        'passes': lambda: passes.measure_passes([setup for setup in setups if setup.costs], results),
+        'sizes': lambda: passes.measure_passes([setup for setup in setups if not setup.costs], results),
         'attention': lambda: attention.measure_attention(attention.SHAPES, results),
         'steps': lambda: kernels.measure_steps(results),
         'compiled': lambda: passes.measure_compiled(compiled, results),

@@ -98,9 +98,9 @@ def launch_norm(
     return out, shares
 
 
-BLOCK_R = 128
-PART = 2 * BLOCK_R
-"""Tokens of a program: as many take longer than to measure the weights once more, which lie in the cache."""
+BLOCK_D, BLOCK_R = 16, 128
+PROGRAMS = 1024
+"""As many keep a device busy. Each measures its units' weights anew: no more than that if there are many tokens."""
 
 
 def launch_activation(hidden: Tensor, shares: Tensor, weight: Tensor, scale: Tensor | None, kind: str) -> Tensor:
@@ -109,10 +109,14 @@ def launch_activation(hidden: Tensor, shares: Tensor, weight: Tensor, scale: Ten
     units, channels = weight.shape
     out = hidden.new_empty(hidden.shape)
     rows = hidden.numel() // units
-    places = (triton.cdiv(units, 16), triton.cdiv(rows, PART))
+    columns = triton.cdiv(units, BLOCK_D)
+    blocks = triton.cdiv(rows, BLOCK_R)
+    # Two blocks of tokens at least.
+    part = max(triton.cdiv(blocks, max(PROGRAMS // columns, 1)), 2) * BLOCK_R
+    places = (columns, triton.cdiv(rows, part))
     activation_kernel[places](
-        hidden, shares, weight, scale, out, rows, PART, units, channels, *weight.stride(), KIND=kind,
-        SCALED=scale is not None, BLOCK_D=16, BLOCK_C=min(triton.next_power_of_2(channels), 256), BLOCK_R=BLOCK_R,
+        hidden, shares, weight, scale, out, rows, part, units, channels, *weight.stride(), KIND=kind,
+        SCALED=scale is not None, BLOCK_D=BLOCK_D, BLOCK_C=min(triton.next_power_of_2(channels), 256), BLOCK_R=BLOCK_R,
         num_warps=4,
     )  # fmt: skip
     return out
