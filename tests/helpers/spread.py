@@ -6,7 +6,8 @@ import torch
 def shares(x, apart):
     """What part of the members' variance over channels is around their mean [..., 1], of tokens x and `apart` [...]."""
     apart = apart[..., None]
-    return apart / (x.var(-1, unbiased=False, keepdim=True) + apart)
+    # Padding is the same in all channels and has no variance.
+    return (apart / (x.var(-1, unbiased=False, keepdim=True) + apart)).nan_to_num()
 
 
 def norm(module, x, share):

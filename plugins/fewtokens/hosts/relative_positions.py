@@ -14,6 +14,8 @@ def resize_table(table: Tensor, grid: Grid, clusters: Grid) -> Tensor:
 
     The extra entries at its end, between the class token and the others, are kept.
     """
+    if tuple(grid) == tuple(clusters):
+        return table
     rows, columns = (2 * side - 1 for side in grid)
     image = table[: rows * columns].T.reshape(1, -1, rows, columns)
     size = tuple(2 * side - 1 for side in clusters)
@@ -21,7 +23,7 @@ def resize_table(table: Tensor, grid: Grid, clusters: Grid) -> Tensor:
     return torch.cat([resized.flatten(2)[0].T, table[rows * columns :]])
 
 
-def table_bias(table: Tensor, grid: Grid, clusters: Grid, class_token: bool) -> Tensor:
+def table_bias(table: Tensor, grid: Grid, clusters: Grid, class_token: bool = False) -> Tensor:
     """What a table of a grid's relative positions adds to the logits of clusters, [1, heads, N, N].
 
     Args:

@@ -93,5 +93,6 @@ class SpreadActivation:
             gain = torch.linalg.vector_norm(self.linear.weight.detach().float(), dim=1)
             if self.norm.weight is not None:
                 gain = gain * self.norm.weight.detach().float().square().mean().sqrt()
-            deviation = (context.spread.shares[0].sqrt() * gain).to(hidden.dtype)
+            # Some blocks take the MLP's tokens in a row that the norm had on a grid.
+            deviation = (context.spread.shares[0].sqrt() * gain).to(hidden.dtype).reshape(hidden.shape)
         return (forward(hidden + deviation) + forward(hidden - deviation)) / 2
