@@ -1,6 +1,7 @@
 """timm's VisionTransformer by every way in, against a walk block by block."""
 
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -130,6 +131,16 @@ def test_intermediates_equal_the_walk(indices, options, reducer):
         # The pass is over: blocks called by hand see what they are given.
         tokens = torch.randn(2, 7, 32)
         assert model.blocks[5](tokens).shape == tokens.shape
+
+
+def test_methods_go_on_saying_which_options_they_take():
+    model = vit()
+    methods = [model.forward_features, model.forward_intermediates, model.patch_embed.forward, model.blocks[3].forward]
+    expected = [inspect.signature(method) for method in methods]
+    with fewtokens.attach(model, fewtokens.AvgPool(2, 4)):
+        replaced = [model.forward_features, model.forward_intermediates, model.patch_embed.forward]
+        replaced.append(model.blocks[3].forward)
+        assert [inspect.signature(method) for method in replaced] == expected
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from fewtokens.hosts.mmseg_beit import relative_index
-from fewtokens.hosts.swin import _shift_mask
+from fewtokens.hosts.relative_positions import relative_index
+from fewtokens.hosts.shifted_windows import _shift_mask
 from fewtokens.ops.relative_positions import relative_offsets
 from fewtokens.ops.tables import kept
 from fewtokens.ops.tiles import _tile_tables

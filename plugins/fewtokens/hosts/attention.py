@@ -64,12 +64,15 @@ def key_mask(bias: Tensor, heads: int | None = None) -> Tensor:
     return bias.repeat_interleave(heads, dim=0)[:, None].expand(-1, bias.shape[1], -1)
 
 
-def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float, scale: float) -> Tensor:
+def biased_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, scale: float
+) -> Tensor:
     """PyTorch's fused attention with a bias on the logits, or its plain one where the fused can't be differentiated."""
     transformed = not torch.compiler.is_dynamo_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
     # Under torch.func PyTorch doesn't see that the bias has a gradient, and takes a kernel that gives it none.
     with sdpa_kernel(SDPBackend.MATH) if transformed else nullcontext():
-        return F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout, scale=scale)
+        bias = None if bias is None else bias.to(query.dtype)
+        return F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=scale)
 
 
 def without_weights(module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
 """How tokens lie in a block's input, and what a reducer sees of them."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Optional
 
 import torch
 from torch import Tensor
@@ -62,6 +62,8 @@ class Windows:
     """(H, W) of all tokens of an image."""
     grid: Grid
     """(h, w) of a window."""
+    unreduced: Optional['Windows'] = None
+    """Of the tokens that these stand for; None for tokens that are whole."""
 
     @property
     def count(self) -> int:
@@ -100,7 +102,8 @@ class Windows:
         return windows.unflatten(3, self.grid).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def reduced(self, clusters: Grid) -> 'Windows':
-        return Windows(tuple(count * side for count, side in zip(self.counts, clusters)), clusters)
+        extent = tuple(count * side for count, side in zip(self.counts, clusters))
+        return Windows(extent, clusters, self.unreduced or self)
 
     def per_token(self, values: Tensor) -> Tensor:
         return self.join(None, values[..., None])[..., 0]

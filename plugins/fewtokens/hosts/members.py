@@ -33,7 +33,7 @@ class Members:
 
     def once(self, make: Callable[[Tensor, 'Members'], Tensor], values: Tensor) -> Tensor:
         """`make(values, self)`, made once for all blocks of a pass that are given the same values."""
-        if values.requires_grad or torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling() or values.requires_grad:
             return make(values, self)
         if not self.made or self.made[0] is not values:
             self.made[:] = values, make(values, self)

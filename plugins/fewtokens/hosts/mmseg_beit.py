@@ -7,13 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops.relative_positions import relative_offsets
-from ..ops.tables import kept
-from .attention import AttentionContext, Context, biased_attention
+from .attention import AttentionContext, Context, biased_attention, key_mask
 from .base import Handle, class_names, register_host
 from .layout import Grid
 from .mmseg_vit import MMSegViT, describe
-from .relative_positions import resize_table
+from .relative_positions import table_bias
 from .replaced import ReplacedCall
 
 ATTENTION = 'mmseg.models.backbones.beit.BEiTAttention'
@@ -54,7 +52,7 @@ class ReducedAttention:
 
     def __call__(self, module: nn.Module, previous: Any, x: Tensor) -> Tensor:
         context = self.context()
-        return previous(x) if context is None else attend(module, x, _reduced_bias(module, context, x))
+        return previous(x) if context is None else attend(module, x, _reduced_bias(module, context))
 
 
 def fused_attention(module: nn.Module, previous: Any, x: Tensor) -> Tensor:
@@ -77,23 +75,7 @@ def attend(module: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
     return module.proj_drop(module.proj(out.transpose(1, 2).flatten(2)))
 
 
-def _reduced_bias(module: nn.Module, context: AttentionContext, x: Tensor) -> Tensor:
-    table = resize_table(module.relative_position_bias_table, module.window_size, context.layout.grid)
-    side = x.shape[1]
-    index = relative_index(context.layout.grid, device=table.device)
-    bias = table[index.flatten()].view(1, side, side, -1).permute(0, 3, 1, 2)
+def _reduced_bias(module: nn.Module, context: AttentionContext) -> Tensor:
+    bias = table_bias(module.relative_position_bias_table, module.window_size, context.layout.grid, class_token=True)
     sizes = context.key_bias(bias)
-    return bias if sizes is None else bias + sizes[:, None, None]
-
-
-@kept
-def relative_index(grid: Grid) -> Tensor:
-    """[1 + H*W, 1 + H*W] rows of the table for each pair of tokens, the class token first.
-
-    Relative positions first; then class token to token, token to class token, class token to itself.
-    """
-    entries = (2 * grid[0] - 1) * (2 * grid[1] - 1)
-    index = F.pad(relative_offsets(grid, device=torch.device('cpu')), (1, 0, 1, 0))
-    index[0], index[:, 0] = entries, entries + 1
-    index[0, 0] = entries + 2
-    return index
+    return bias if sizes is None else bias + key_mask(sizes)

@@ -1,5 +1,6 @@
 """Calls that are replaced and put back."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,11 @@ class ReplacedCall:
         if self.removed:
             return self.call_previous(*args, **kwargs)
         return self.function(self.module, self.call_previous, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        # Callers look which options a method takes.
+        return inspect.signature(getattr(type(self.module), self.name).__get__(self.module))
 
     def call_previous(self, *args: Any, **kwargs: Any) -> Any:
         if self.previous is not None:

@@ -92,8 +92,10 @@ class SpreadActivation:
         context = self.context()
         if context is None or context.spread is None or not context.spread.shares:
             return forward(hidden)
+        # Some blocks take the MLP's tokens in a row that the norm had on a grid.
+        share = context.spread.shares[0].reshape(*hidden.shape[:-1], 1)
         known = _kind(module) if is_own(forward) else None
-        return activate_members(hidden, context.spread.shares[0], forward, self.linear.weight, self.norm.weight, known)
+        return activate_members(hidden, share, forward, self.linear.weight, self.norm.weight, known)
 
 
 def _kind(module: nn.Module) -> str | None:

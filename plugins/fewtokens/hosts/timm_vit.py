@@ -44,8 +44,13 @@ class TimmViT(Host):
     def sublayers(self, block: nn.Module) -> Sublayers | None:
         if not {'timm.models.vision_transformer.Block', 'timm.models.eva.EvaBlock'} & class_names(block):
             return None
-        plain = 'timm.layers.mlp.Mlp' in class_names(block.mlp)
-        return sublayers(block.norm1, block.norm2, *((block.mlp.fc1, block.mlp.act) if plain else (None, None)))
+        return mlp_sublayers(block)
+
+
+def mlp_sublayers(block: nn.Module) -> Sublayers | None:
+    """Of a pre-norm block of timm's, whose MLP is often its plain one."""
+    plain = 'timm.layers.mlp.Mlp' in class_names(block.mlp)
+    return sublayers(block.norm1, block.norm2, *((block.mlp.fc1, block.mlp.act) if plain else (None, None)))
 
 
 def describe(path: str, module: nn.Module) -> dict[str, Any]:
