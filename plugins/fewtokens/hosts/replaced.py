@@ -1,5 +1,6 @@
 """Calls that are replaced and put back."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,11 @@ class ReplacedCall:
         if self.previous is not None:
             return self.previous(*args, **kwargs)
         return getattr(type(self.module), self.name)(self.module, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Of the method: trainers look there for which columns of a data set a model takes."""
+        return inspect.signature(self.previous or getattr(type(self.module), self.name).__get__(self.module))
 
     def remove(self) -> None:
         if self.removed:

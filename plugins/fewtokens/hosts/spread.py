@@ -60,6 +60,7 @@ class SpreadNorm:
         normed, context = forward(value), self.context()
         if context is None or context.spread is None:
             return normed
+        _refuse_offloaded(module, value)
         with torch.no_grad():
             apart = self.with_tokens(value, context.spread.variances[..., None], context.layout)
             # A token that is the same in all channels, as a padded one, has no variance to share.
@@ -89,9 +90,18 @@ class SpreadActivation:
         context = self.context()
         if context is None or context.spread is None or not context.spread.shares:
             return forward(hidden)
+        _refuse_offloaded(self.linear, hidden)
         with torch.no_grad():
             gain = torch.linalg.vector_norm(self.linear.weight.detach().float(), dim=1)
             if self.norm.weight is not None:
                 gain = gain * self.norm.weight.detach().float().square().mean().sqrt()
             deviation = (context.spread.shares[0].sqrt() * gain).to(hidden.dtype)
         return (forward(hidden + deviation) + forward(hidden - deviation)) / 2
+
+
+def _refuse_offloaded(module: nn.Module, value: Tensor) -> None:
+    if module.weight is not None and module.weight.is_meta and not value.is_meta:
+        raise ValueError(
+            "a block's weights are offloaded, and there only while their own layer runs: spread=False does without "
+            'reading them'
+        )
