@@ -257,3 +257,33 @@ def test_dpt_on_features_of_another_backbone():
         assert given.shape == host.shape and not torch.allclose(given, host)
         assert attachment.token_counts == (64, 20) and attachment.host.nominal_grid == (8, 8)
     assert torch.equal(model(images).predicted_depth, host)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', ['Eomt', 'EomtDinov3'])
+def test_queries_join_whole_tokens(name, reducer, restored, monkeypatch):
+    settings = dict(num_hidden_layers=7, num_blocks=2, num_queries=5, num_register_tokens=3, num_upscale_blocks=1)
+    kind = 'DINOv3ViT' if name == 'EomtDinov3' else name
+    model = randomize(getattr(transformers, f'{name}ForUniversalSegmentation')(config(name, **settings)))
+    model.attn_mask_probs.zero_()  # else what queries see depends on the masks so far
+    own = copy.deepcopy(model)
+    own.first = own.layers[:-2]
+    monkeypatch.setitem(KINDS, name, (kind, {}, 4, 'first', None))
+    tokens, states = walk(name, own, reducer, dict(pixel_values=IMAGES))
+    x = torch.cat([model.query.weight.expand(2, -1, -1), tokens], dim=1)
+    rope = dict(position_embeddings=model.rope_embeddings(IMAGES)) if name == 'EomtDinov3' else {}
+    for block in model.layers[-2:]:
+        x = block(x, attention_mask=None, **rope)
+    masks, classes = model.predict(model.layernorm(x))
+    with fewtokens.attach(model, reducer) as attachment:
+        restored.clear()
+        output = model(IMAGES)
+        assert len(restored) == len(reducer.stages())
+        torch.testing.assert_close(output.masks_queries_logits, masks)
+        torch.testing.assert_close(output.class_queries_logits, classes)
+        for one, other in zip(model(IMAGES, output_hidden_states=True).hidden_states[:6], states, strict=True):
+            torch.testing.assert_close(one, other)
+        model.attn_mask_probs.fill_(1)
+        assert model(IMAGES).masks_queries_logits.shape == masks.shape and attachment.passes == 3
+    with pytest.raises(ValueError, match='after=5 must be between 0 and 4: there are 5 blocks'):
+        fewtokens.attach(model, fewtokens.SharedUpdate(5, 4))

@@ -290,3 +290,17 @@ def test_supported_says_what_is_found():
     text = fewtokens.supported(build('DINOv3'))
     assert 'transformers DINOv3 ViT, 6 blocks' in text and 'rotary positions' in text and '5 prefix tokens' in text
     assert '8 x 8 tokens' in fewtokens.supported(build('SigLIP 2'))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('strict', [False, True], ids=['', 'strict'])
+def test_export(strict):
+    """transformers gives its layers a mask that hides nothing while it is exported."""
+    model = build('DINOv2', num_hidden_layers=3)
+    images = dict(pixel_values=torch.randn(2, 3, 64, 96))
+    with fewtokens.attach(model, fewtokens.SharedUpdate(1, 4)):
+        program = torch.export.export(model, (), images, strict=strict).module()
+        torch.testing.assert_close(program(**images).last_hidden_state, model(**images).last_hidden_state)
+        with pytest.raises(Exception, match='attention_mask is for all tokens'):
+            torch.export.export(model, (), images | dict(attention_mask=torch.ones(2, 97)), strict=False)
+    torch._dynamo.reset()

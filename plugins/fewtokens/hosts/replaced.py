@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from torch import nn
@@ -43,6 +44,11 @@ class ReplacedCall:
     def __signature__(self) -> inspect.Signature:
         """Of the method: trainers look there for which columns of a data set a model takes."""
         return inspect.signature(self.previous or getattr(type(self.module), self.name).__get__(self.module))
+
+    @property
+    def __code__(self) -> CodeType:
+        """Of the module's own method: torch.export names its arguments by it."""
+        return getattr(type(self.module), self.name).__code__
 
     def remove(self) -> None:
         if self.removed:

@@ -1,6 +1,7 @@
-"""Hugging Face's DINOv3 ViT, with rotary positions."""
+"""Hugging Face's DINOv3 ViT, with rotary positions, alone and as EoMT."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, Optional
 
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ DINOV3 = Parts(
 MODELS = {
     'dinov3_vit.modeling_dinov3_vit.DINOv3ViTModel': DINOV3,
     'dinov3_vit.modeling_dinov3_vit.DINOv3ViTBackbone': DINOV3,
+    'eomt_dinov3.modeling_eomt_dinov3.EomtDinov3ForUniversalSegmentation': replace(
+        DINOV3, blocks='layers', norm=None, queries=True
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face's plain ViTs: ViT, DeiT, DINOv2 with and without registers, SigLIP, CLIP, DPT and others."""
+"""Hugging Face's plain ViTs: ViT, DeiT, DINOv2 with and without registers, SigLIP, CLIP, DPT, EoMT and others."""
 
 import inspect
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
+import torch
 from torch import nn
 
 from .attention import AttentionContext, key_mask
@@ -31,6 +32,8 @@ class Parts:
     """In a block, the MLP's first layer and its activation."""
     mask: str = 'attention_mask'
     """The argument of a block that is added to the logits of attention."""
+    queries: bool = False
+    """Whether queries join the tokens, which must be whole then, before the configuration's last `num_blocks`."""
 
 
 VIT = Parts(
@@ -68,9 +71,12 @@ MODELS = {
     'clip.modeling_clip.CLIPVisionModel': CLIP,
     'siglip.modeling_siglip.SiglipVisionModel': SIGLIP,
     'dpt.modeling_dpt.DPTModel': DPT,
+    'eomt.modeling_eomt.EomtForUniversalSegmentation': replace(DINOV2, blocks='layers', norm=None, queries=True),
 }
 RECORDS = 'transformers.utils.output_capturing'
 """Where the hooks come from that record what `output_hidden_states` asks for."""
+
+MASKED = 'attention_mask is for all tokens, and there are fewer: leave it out'
 
 
 @register_host
@@ -91,11 +97,13 @@ class TransformersViT(Host):
 
     def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
         self._refuse_weights(kwargs)
+        if torch.compiler.is_exporting() and (len(args) > 1 or kwargs.get('attention_mask') is not None):
+            raise ValueError(f'{MASKED}; while exporting, give all but images by name')
         # Hidden states are what comes into the first block, and what comes out of each.
         return [state - 1 for state in self._seen_states(kwargs) if state]
 
     def _seen_states(self, kwargs: dict[str, Any]) -> set[int]:
-        depth = len(self.blocks)
+        depth = self.backbone.config.num_hidden_layers
         # A feature extractor's stages are hidden states.
         states = {index % (depth + 1) for index in getattr(self.backbone, 'out_indices', ())}
         asked = kwargs.get('output_hidden_states', self.backbone.config.output_hidden_states)
@@ -115,10 +123,11 @@ class TransformersViT(Host):
     ) -> Any:
         named = dict(zip(('attention_mask', 'position_embeddings'), args)) | kwargs
         self._refuse_weights(named)
-        if named.get('attention_mask') is not None:
-            raise ValueError(
-                'attention_mask is for all tokens, and there are fewer: leave it out (torch.export makes one itself)'
-            )
+        # torch.export's own mask hides nothing; a caller's was refused as the pass began.
+        if named.pop('attention_mask', None) is not None and not torch.compiler.is_exporting():
+            raise ValueError(MASKED)
+        if self.parts.mask == 'attention_mask':
+            named['attention_mask'] = None
         bias = context.key_bias(value)
         if bias is not None:
             self._check_attention()
@@ -169,7 +178,7 @@ def find_model(cls: type[TransformersViT], models: dict[str, Parts], path: str, 
         path=path,
         backbone=module,
         entry=entry,
-        blocks=list(blocks),
+        blocks=list(blocks)[: len(blocks) - config.num_blocks] if parts.queries else list(blocks),
         taps=None,
         nominal_grid=_nominal_grid(config),
         norm=norm,
