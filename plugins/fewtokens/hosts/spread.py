@@ -32,6 +32,9 @@ def sublayers(
         return None
     if not (isinstance(mlp_norm, nn.LayerNorm) and isinstance(linear, nn.Linear) and activation is not None):
         return Sublayers(norm)
+    if linear.weight.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        # Quantised: its numbers aren't the weights.
+        return Sublayers(norm)
     return Sublayers(norm, mlp_norm, linear, activation)
 
 
