@@ -129,7 +129,7 @@ def test_a_right_arrow_is_let_through(module, source):
 
 
 OPENMMLAB = ('mmengine', 'mmcv', 'mmseg', 'mmdet')
-OTHERS = ('cv2', 'jinja2', 'matplotlib', 'open_clip', 'scipy', 'timm', 'torchvision')
+OTHERS = ('accelerate', 'cv2', 'jinja2', 'matplotlib', 'open_clip', 'scipy', 'timm', 'torchvision', 'transformers')
 
 
 def modules_in(room: str) -> list[str]:

@@ -100,7 +100,7 @@ except ValueError as error:
 def test_importing_changes_nothing_and_is_light():
     code = (
         'import torch, sys\nbefore = set(sys.modules)\nimport fewtokens\n'
-        "heavy = ('mmengine', 'mmcv', 'mmseg', 'triton', 'timm', 'cv2')\n"
+        "heavy = ('mmengine', 'mmcv', 'mmseg', 'triton', 'timm', 'cv2', 'transformers')\n"
         "print([m for m in set(sys.modules) - before if m.partition('.')[0] in heavy])"
     )
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

@@ -323,7 +323,10 @@ class Reduction(Attachment):
         """Whether somebody's hook sees a block's output."""
         blocks = self.host.blocks
         following = blocks[index + 1] if index + 1 < len(blocks) else self.host.norm
-        return bool(blocks[index]._forward_hooks) or (following is not None and bool(following._forward_pre_hooks))
+        if following is not None and following._forward_pre_hooks:
+            return True
+        hooks = blocks[index]._forward_hooks
+        return bool(hooks) and not all(self.host.records(hook) for hook in hooks.values())
 
     def _run_norm(self, forward: Callable, tokens: Any, *args: Any, **kwargs: Any) -> Any:
         state, last = self._state(), len(self.host.blocks) - 1

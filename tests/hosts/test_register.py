@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from literal import merge
 from torch import nn
 
 import fewtokens
 from fewtokens.hosts import FAMILIES, WholeGrid
-from fewtokens.ops import dense
 
 
 class Block(nn.Module):
@@ -85,7 +85,7 @@ def test_a_new_family_reduces_as_a_walk_does(family, size):
     for index, block in enumerate(model[0].stages):
         if index == 1:
             before = x
-            x, labels, sizes = dense.merge_tokens(before, grid, (4, 3))
+            x, labels, sizes = merge(before, grid, (4, 3))
             centers, log_sizes = x, sizes.log()
         x = block(state={'tokens': x}, key_bias=log_sizes)[0]['tokens']
     expected = (before + (x - centers).gather(1, labels[..., None].expand(-1, -1, 16))).unflatten(1, grid).relu()

@@ -92,6 +92,10 @@ class Host:
         """Indices of the blocks whose output the caller of this method in `ways` sees."""
         raise NotImplementedError
 
+    def records(self, hook: Callable) -> bool:
+        """Whether a hook on a block is the library's own, by which it records no outputs but those of `seen`."""
+        return False
+
     def region_end(self, index: int) -> int:
         """The number of blocks until tokens reduced before that block must be whole again."""
         return len(self.blocks)

@@ -31,12 +31,12 @@ class Members:
     made: list[Any] = field(default_factory=list, compare=False, repr=False)
     """The last values of `once`, and what was made of them."""
 
-    def once(self, make: Callable[[Tensor, 'Members'], Tensor], values: Tensor) -> Tensor:
-        """`make(values, self)`, made once for all blocks of a pass that are given the same values."""
-        if torch.compiler.is_dynamo_compiling() or values.requires_grad:
-            return make(values, self)
-        if not self.made or self.made[0] is not values:
-            self.made[:] = values, make(values, self)
+    def once(self, make: Callable[..., Any], *values: Tensor) -> Any:
+        """`make(*values, self)`, made once for all blocks of a pass that are given the same values."""
+        if torch.compiler.is_dynamo_compiling() or any(value.requires_grad for value in values):
+            return make(*values, self)
+        if not self.made or any(one is not other for one, other in zip(self.made[0], values)):
+            self.made[:] = values, make(*values, self)
         return self.made[1]
 
     def mean(self, values: Tensor) -> Tensor:

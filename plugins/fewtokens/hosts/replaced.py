@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from torch import nn
@@ -36,13 +37,13 @@ class ReplacedCall:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        # Callers look which options a method takes.
-        return inspect.signature(getattr(type(self.module), self.name).__get__(self.module))
+        """Of the method: trainers look there for which columns of a data set a model takes."""
+        return inspect.signature(self.previous or getattr(type(self.module), self.name).__get__(self.module))
 
-    def call_previous(self, *args: Any, **kwargs: Any) -> Any:
-        if self.previous is not None:
-            return self.previous(*args, **kwargs)
-        return getattr(type(self.module), self.name)(self.module, *args, **kwargs)
+    @property
+    def __code__(self) -> CodeType:
+        """Of the module's own method: torch.export names its arguments by it."""
+        return getattr(type(self.module), self.name).__code__
 
     def remove(self) -> None:
         if self.removed:

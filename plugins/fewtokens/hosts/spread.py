@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..ops.spread import LayerNorm, activate_members, norm_members
@@ -33,6 +34,9 @@ def sublayers(
     if not isinstance(norm, nn.LayerNorm):
         return None
     if not (isinstance(mlp_norm, nn.LayerNorm) and isinstance(linear, nn.Linear) and activation is not None):
+        return Sublayers(norm)
+    if linear.weight.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        # Quantised: its numbers aren't the weights.
         return Sublayers(norm)
     return Sublayers(norm, mlp_norm, linear, activation)
 
@@ -68,6 +72,7 @@ class SpreadNorm:
         context = self.context()
         if context is None or context.spread is None:
             return forward(value)
+        _refuse_offloaded(module, value)
         apart = self.with_tokens(value, context.spread.variances[..., None], context.layout)
         known = _layer_norm(module, value) if is_own(forward) else None
         normed, share = norm_members(value, apart, forward, module.bias, known)
@@ -92,10 +97,19 @@ class SpreadActivation:
         context = self.context()
         if context is None or context.spread is None or not context.spread.shares:
             return forward(hidden)
+        _refuse_offloaded(self.linear, hidden)
         # Some blocks take the MLP's tokens in a row that the norm had on a grid.
         share = context.spread.shares[0].reshape(*hidden.shape[:-1], 1)
         known = _kind(module) if is_own(forward) else None
         return activate_members(hidden, share, forward, self.linear.weight, self.norm.weight, known)
+
+
+def _refuse_offloaded(module: nn.Module, value: Tensor) -> None:
+    if module.weight is not None and module.weight.is_meta and not value.is_meta:
+        raise ValueError(
+            "a block's weights are offloaded, and there only while their own layer runs: spread=False does without "
+            'reading them'
+        )
 
 
 def _kind(module: nn.Module) -> str | None:
@@ -107,6 +121,8 @@ def _kind(module: nn.Module) -> str | None:
         'timm.layers.activations.GELUTanh': 'gelu tanh',
         'timm.layers.activations.QuickGELU': 'quick gelu',
         'open_clip.transformer.QuickGELU': 'quick gelu',
+        'transformers.activations.GELUActivation': 'gelu',
+        'transformers.activations.QuickGELUActivation': 'quick gelu',
     }.get(_name(module))
 
 
