@@ -35,6 +35,11 @@ class ReplacedCall:
             return self.call_previous(*args, **kwargs)
         return self.function(self.module, self.call_previous, *args, **kwargs)
 
+    def call_previous(self, *args: Any, **kwargs: Any) -> Any:
+        if self.previous is not None:
+            return self.previous(*args, **kwargs)
+        return getattr(type(self.module), self.name)(self.module, *args, **kwargs)
+
     @property
     def __signature__(self) -> inspect.Signature:
         """Of the method: trainers look there for which columns of a data set a model takes."""
