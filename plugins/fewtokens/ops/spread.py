@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .backend import use_kernels
+from .backend import is_plain_call, use_kernels
 
 TINY = torch.finfo(torch.float32).tiny
 ACTIVATIONS = ('gelu', 'gelu tanh', 'quick gelu')
 """Those that there is a kernel for."""
+PART = 2**15
+"""Numbers that are worked on at a time on a CPU: a few tensors of them fit its second-level cache."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,25 @@ def activate_members(
         gain = torch.linalg.vector_norm(weight.detach().float(), dim=1)
         if scale is not None:
             gain = gain * scale.detach().float().square().mean().sqrt()
-        deviation = (share.sqrt() * gain).to(hidden.dtype)
+        gain, deviation = gain.to(hidden.dtype), share.sqrt().to(hidden.dtype)
+    if hidden.device.type == 'cpu' and not torch.is_grad_enabled() and is_plain_call([hidden, share]):
+        return _activate_in_parts(hidden, deviation, gain, activation)
+    deviation = deviation * gain
     return (activation(hidden + deviation) + activation(hidden - deviation)) / 2
+
+
+def _activate_in_parts(
+    hidden: Tensor, deviation: Tensor, gain: Tensor, activation: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The same a few rows at a time, which stay in a CPU's cache from step to step."""
+    out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
+    step = max(1, PART // hidden.shape[-1])
+    parts = (each.flatten(0, -2).split(step) for each in (hidden, deviation, out))
+    for row, apart, into in zip(*parts):
+        offset = apart * gain
+        above = activation(row + offset)
+        torch.add(above, activation(torch.sub(row, offset, out=offset)), out=into).mul_(0.5)
+    return out
 
 
 def _in_kernels(backend: str, value: Tensor, *others: Tensor | None) -> bool:
