@@ -239,7 +239,7 @@ class Reduction(Attachment):
         stage = self._stages[index]
         prefix, of_grid = layout.split(tokens)
         reduced = stage.reduce(of_grid, layout.grid, None if outer is None else outer.reduced.sizes)
-        if not self.passes and is_plain_call([of_grid]):
+        if is_plain_call([of_grid]) and not self.passes:
             self._warn_of_misfit(stage, of_grid, layout)
         if reduced is None:
             if index == max(self._stages) and not state.levels:
