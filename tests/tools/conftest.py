@@ -5,9 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.visualization import Visualizer
 from scenes import checkpoint, config_file, scenes  # noqa: F401  fixtures
 
 TOOLS = Path(__file__).parents[2] / 'tools'
+
+
+def forget_visualizers(cls):
+    """MMEngine gives a name's first visualizer to all who ask later, of whatever kind they want."""
+    cls._instance_dict.clear()
+    for each in cls.__subclasses__():
+        forget_visualizers(each)
 
 
 @pytest.fixture
@@ -17,6 +25,7 @@ def run(monkeypatch, capfd):
     def tool(name, *args):
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
         capfd.readouterr()
+        forget_visualizers(Visualizer)
         try:
             runpy.run_path(str(TOOLS / name), run_name='__main__')
             status = 0
