@@ -11,7 +11,7 @@ from .backend import is_plain_call, use_kernels
 TINY = torch.finfo(torch.float32).tiny
 ACTIVATIONS = ('gelu', 'gelu tanh', 'quick gelu')
 """Those that there is a kernel for."""
-PART = 2**15
+PART = 2**17
 """Numbers that are worked on at a time on a CPU: a few tensors of them fit its second-level cache."""
 
 
