@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmseg.evaluation import IoUMetric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -130,10 +131,8 @@ def measure(
 
 
 def count_areas(labels: Tensor, truth: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    known = truth != VOID
-    counts = torch.bincount(truth[known] * VOID + labels[known], minlength=VOID**2).view(VOID, VOID).cpu().numpy()
-    common = counts.diagonal().astype(float)
-    return common, counts.sum(0) + counts.sum(1) - common
+    common, either, *_ = IoUMetric.intersect_and_union(labels, truth, num_classes=VOID, ignore_index=VOID)
+    return common.double().numpy(), either.double().numpy()
 
 
 def report(rows: dict[str, dict], out: Path) -> None:

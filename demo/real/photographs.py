@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewtokens.measure.files import UnreadableError, shown
-from fewtokens.report.pictures import find_pictures
+from fewtokens.report.pictures import fill, find_pictures
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, by which DINOv2's images are normalized."""
@@ -63,12 +63,7 @@ def _read(file: Path) -> np.ndarray:
 
 def square(picture: np.ndarray, side: int) -> np.ndarray:
     """The middle of a picture [H, W, 3], as large as can be, at a side's length."""
-    height, width = picture.shape[:2]
-    edge = min(height, width)
-    top, left = (height - edge) // 2, (width - edge) // 2
-    middle = picture[top : top + edge, left : left + edge]
-    smaller = cv2.INTER_AREA if side < edge else cv2.INTER_CUBIC
-    return cv2.resize(np.ascontiguousarray(middle), (side, side), interpolation=smaller)
+    return fill(picture, (side, side))
 
 
 def as_input(photograph: np.ndarray) -> Tensor:

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-import torch
+from spread import deviations, draw_back, shares, smoothed
 from torch.nn import functional as F
 
 from fewtokens.ops import dense
@@ -33,19 +33,15 @@ def spread(norm, mlp_norm, linear, activation, apart):
 
     `linear` and `activation` are None for a block whose MLP has a gate; `apart` is None where nothing is told.
     """
-    shares = []
+    share = []
 
     def correct(module, args, output):
-        x, bias = args[0], 0 if module.bias is None else module.bias
-        variance = x.var(-1, unbiased=False)
-        shares[:] = [apart / (variance + apart).clamp_min(1e-30)]
-        return bias + (output - bias) * (variance / (variance + apart / 2).clamp_min(1e-30)).sqrt()[..., None]
+        share[:] = [shares(args[0], apart)]
+        return draw_back(output, module.bias, *share)
 
     def smooth(module, args, output):
-        rows = linear.weight.square().sum(1) * mlp_norm.weight.square().mean()
-        deviation = (shares[0][..., None] * rows).sqrt()
-        calls = [type(module).forward(module, args[0] + sign * deviation) for sign in (1, -1)]
-        return torch.stack(calls).mean(0)
+        own = type(module).forward.__get__(module)
+        return smoothed(own, args[0], deviations(linear, mlp_norm, *share))
 
     handles = []
     if apart is not None:

@@ -10,16 +10,29 @@ def shares(x, apart):
     return (apart / (x.var(-1, unbiased=False, keepdim=True) + apart)).nan_to_num()
 
 
+def draw_back(normed, bias, share):
+    """The norm before attention, drawn back to its bias [C] or None."""
+    bias = 0 if bias is None else bias
+    return bias + (normed - bias) * ((1 - share) / (1 - share / 2)).sqrt()
+
+
+def deviations(linear, mlp_norm, share):
+    """Of the members' hidden units around those of their mean."""
+    gain = linear.weight.square().sum(1).sqrt() * mlp_norm.weight.square().mean().sqrt()
+    return share.sqrt() * gain
+
+
+def smoothed(activation, hidden, apart):
+    """The mean of an activation over two points."""
+    return torch.stack([activation(hidden + apart), activation(hidden - apart)]).mean(0)
+
+
 def norm(module, x, share):
-    """The norm before attention, drawn back to its bias."""
-    bias = 0 if module.bias is None else module.bias
-    return bias + (module(x) - bias) * ((1 - share) / (1 - share / 2)).sqrt()
+    return draw_back(module(x), module.bias, share)
 
 
 def mlp(block, x, share):
     """norm2 and a plain MLP whose activation is the mean over two points."""
     hidden = block.mlp.fc1(block.norm2(x))
-    gain = block.mlp.fc1.weight.square().sum(1).sqrt() * block.norm2.weight.square().mean().sqrt()
-    apart = share.sqrt() * gain
-    both = torch.stack([block.mlp.act(hidden + apart), block.mlp.act(hidden - apart)])
-    return block.mlp.fc2(block.mlp.norm(both.mean(0)))
+    apart = deviations(block.mlp.fc1, block.norm2, share)
+    return block.mlp.fc2(block.mlp.norm(smoothed(block.mlp.act, hidden, apart)))

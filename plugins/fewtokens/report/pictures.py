@@ -81,13 +81,17 @@ def read_filled(path: Path, size: tuple[int, int]) -> np.ndarray | None:
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if pixels is None:
         return None
+    return fill(pixels[..., ::-1], size)
+
+
+def fill(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle of an image [H, W, 3], as large as can be, at a size (H, W)."""
     height, width = pixels.shape[:2]
     scale = min(height / size[0], width / size[1])
     rows, columns = max(1, round(scale * size[0])), max(1, round(scale * size[1]))
     top, left = (height - rows) // 2, (width - columns) // 2
-    middle = pixels[top : top + rows, left : left + columns]
-    how = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
-    return np.ascontiguousarray(cv2.resize(middle, size[::-1], interpolation=how)[..., ::-1])
+    middle = np.ascontiguousarray(pixels[top : top + rows, left : left + columns])
+    return cv2.resize(middle, size[::-1], interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
