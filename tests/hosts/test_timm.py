@@ -1,12 +1,11 @@
 """timm's VisionTransformer by every way in, against a walk block by block."""
 
-import copy
 import inspect
-import pickle
 
 import pytest
 import timm
 import torch
+from copies import run_copies_and_half
 from literal import add_spreads, merge, spread, with_prefix
 from models import IMAGES, randomize, snapshot
 from torch.nn import functional as F
@@ -225,14 +224,7 @@ def test_what_leaves_no_grid_is_refused():
 def test_copies_and_mixed_precision(reducer):
     model = vit()
     with fewtokens.attach(model, reducer):
-        expected = model(IMAGES)
-        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            (other,) = fewtokens.attached(copied)
-            assert torch.equal(copied(IMAGES), expected)
-            other.remove()
-        with torch.autocast('cpu', torch.bfloat16):
-            mixed = model(IMAGES).float()
-        half = copy.deepcopy(model).bfloat16()(IMAGES.bfloat16()).float()
+        expected, mixed, half = run_copies_and_half(model, IMAGES)
     spread = (expected - expected.mean()).abs().mean()
     assert (mixed - expected).abs().mean() < spread and (half - expected).abs().mean() < spread
 

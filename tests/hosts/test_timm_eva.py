@@ -1,11 +1,9 @@
 """timm's Eva, with absolute and rotary positions, against a walk block by block."""
 
-import copy
-import pickle
-
 import pytest
 import timm
 import torch
+from copies import run_copies_and_half
 from literal import add_spreads, spread, with_prefix
 from models import IMAGES, randomize, snapshot
 from timm.models.eva import Eva
@@ -253,14 +251,7 @@ def test_what_leaves_no_grid_is_refused():
 def test_copies_and_mixed_precision(kind, reducer):
     model = eva(**KINDS[kind])
     with fewtokens.attach(model, reducer):
-        expected = model(IMAGES)
-        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            (other,) = fewtokens.attached(copied)
-            assert torch.equal(copied(IMAGES), expected)
-            other.remove()
-        with torch.autocast('cpu', torch.bfloat16):
-            mixed = model(IMAGES).float()
-        half = copy.deepcopy(model).bfloat16()(IMAGES.bfloat16()).float()
+        expected, mixed, half = run_copies_and_half(model, IMAGES)
     spread = (expected - expected.mean()).abs().mean()
     assert (mixed - expected).abs().mean() < spread and (half - expected).abs().mean() < spread
 

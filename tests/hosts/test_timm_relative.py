@@ -1,12 +1,10 @@
 """timm's Beit and VisionTransformerRelPos, with positions of each block and shared ones, against a walk by hand."""
 
-import copy
-import pickle
-
 import pytest
 import spread
 import timm
 import torch
+from copies import run_copies_and_half
 from models import IMAGES, randomize, snapshot
 from timm.models.beit import Beit
 from timm.models.vision_transformer_relpos import ResPostRelPosBlock, VisionTransformerRelPos
@@ -252,14 +250,7 @@ def test_checkpointing_trains_as_without(kind, reducer):
 def test_copies_and_mixed_precision(kind):
     model = build(kind)
     with fewtokens.attach(model, fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3)))):
-        expected = model(IMAGES)
-        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            (other,) = fewtokens.attached(copied)
-            assert torch.equal(copied(IMAGES), expected)
-            other.remove()
-        with torch.autocast('cpu', torch.bfloat16):
-            mixed = model(IMAGES).float()
-        half = copy.deepcopy(model).bfloat16()(IMAGES.bfloat16()).float()
+        expected, mixed, half = run_copies_and_half(model, IMAGES)
     spread = (expected - expected.mean()).abs().mean()
     assert (mixed - expected).abs().mean() < spread and (half - expected).abs().mean() < spread
 

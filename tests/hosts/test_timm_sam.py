@@ -1,13 +1,12 @@
 """timm's VisionTransformerSAM, windowed and global blocks, against a literal form."""
 
-import copy
-import pickle
 from dataclasses import dataclass
 
 import pytest
 import spread
 import timm
 import torch
+from copies import run_copies_and_half
 from models import randomize, snapshot
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch.nn import functional as F
@@ -284,14 +283,7 @@ def test_checkpointing_trains_as_without():
 def test_copies_and_mixed_precision(kind):
     model, x = sam(img_size=(72, 80), **KINDS[kind]), torch.randn(2, 3, 72, 80)
     with fewtokens.attach(model, fewtokens.SharedUpdate((1, 3), (3, 2))):
-        expected = model(x)
-        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            (other,) = fewtokens.attached(copied)
-            assert torch.equal(copied(x), expected)
-            other.remove()
-        with torch.autocast('cpu', torch.bfloat16):
-            mixed = model(x).float()
-        half = copy.deepcopy(model).bfloat16()(x.bfloat16()).float()
+        expected, mixed, half = run_copies_and_half(model, x)
     for one in (mixed, half):
         assert F.cosine_similarity(one.flatten(), expected.flatten(), dim=0) > 0.95
 

@@ -1,12 +1,10 @@
 """timm's SwinTransformer v1 and v2 against a literal form, block by block and window by window."""
 
-import copy
-import pickle
-
 import pytest
 import spread
 import timm
 import torch
+from copies import run_copies_and_half
 from models import randomize, snapshot
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
@@ -255,14 +253,7 @@ def test_checkpointing_trains_as_without(version):
 def test_copies_and_mixed_precision(version):
     model, x = swin(version), torch.randn(2, 3, 72, 56)
     with fewtokens.attach(model, fewtokens.SharedUpdate(2, 3)):
-        expected = model(x)
-        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            (other,) = fewtokens.attached(copied)
-            assert torch.equal(copied(x), expected)
-            other.remove()
-        with torch.autocast('cpu', torch.bfloat16):
-            mixed = model(x).float()
-        half = copy.deepcopy(model).bfloat16()(x.bfloat16()).float()
+        expected, mixed, half = run_copies_and_half(model, x)
     for one in (mixed, half):
         assert F.cosine_similarity(one.flatten(), expected.flatten(), dim=0) > 0.95
 

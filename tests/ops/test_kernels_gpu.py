@@ -259,7 +259,8 @@ def test_autocast():
 
 
 def test_the_channels_of_a_bias_are_its_mask():
-    from fewtokens.hosts.attention import channel_attention, key_mask
+    from fewtokens.hosts.attention import key_mask
+    from fewtokens.measure.gpu.attention import channel_attention
 
     for width in (64, 80):
         q, k, v = torch.randn(3, 2, 3, 101, width, device='cuda', dtype=torch.bfloat16)

@@ -1,6 +1,5 @@
 """What attention over reduced tokens must know, and the ways to tell it."""
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -78,33 +77,3 @@ def biased_attention(
 def without_weights(module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
     """In the call's place: asking `nn.MultiheadAttention` for no weights lets PyTorch use its fused attention."""
     return forward(*args, **{**kwargs, 'need_weights': False})
-
-
-def channel_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
-    """Attention with a bias of keys, carried by more channels: every kernel takes it, flash attention too.
-
-    A bias is more of a logit: where queries have a constant and keys the bias, their product has it. Two channels hold
-    it, one what the other's rounding left; heads are widened to a multiple of 8, which kernels want.
-
-    Args:
-        query, key, value: [B, heads, N, D], of equal width.
-        bias: [B, N] float32; a token of minus infinity is not attended to.
-        dropout: of the weights.
-
-    Returns:
-        [B, heads, N, D].
-    """
-    width = query.shape[-1]
-    more = -(width + 2) % 8 + 2
-    # A power of two, which changes no bias; that far down a weight is 0 in every type, and its rest a number.
-    constant = 2.0 ** round(math.log2(width) / 2)
-    wide = (bias.clamp_min(-1e4) * (width**0.5 / constant))[:, None, :, None]
-    high = wide.to(key.dtype)
-    low = (wide - high.float()).to(key.dtype)
-    ones = query.new_full((1,), constant).expand(*query.shape[:-1], 2)
-    nothing = query.new_zeros(1)
-    query = torch.cat([query, ones, nothing.expand(*query.shape[:-1], more - 2)], dim=-1)
-    sides = [side.expand(*key.shape[:-1], 1) for side in (high, low)]
-    key = torch.cat([key, *sides, nothing.expand(*key.shape[:-1], more - 2)], dim=-1)
-    out = F.scaled_dot_product_attention(query, key, F.pad(value, (0, more)), None, dropout, scale=width**-0.5)
-    return out[..., :width]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...hosts.attention import channel_attention, key_mask
+from ...hosts.attention import key_mask
 from .timing import Call, Results, captured, time_calls
 
 
@@ -35,6 +35,36 @@ def _with_mask(backend: SDPBackend | None, q: Tensor, k: Tensor, v: Tensor, bias
         return F.scaled_dot_product_attention(q, k, v, mask)
     with sdpa_kernel(backend):
         return F.scaled_dot_product_attention(q, k, v, mask)
+
+
+def channel_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
+    """Attention with a bias of keys, carried by more channels: every kernel takes it, flash attention too.
+
+    A bias is more of a logit: where queries have a constant and keys the bias, their product has it. Two channels hold
+    it, one what the other's rounding left; heads are widened to a multiple of 8, which kernels want.
+
+    Args:
+        query, key, value: [B, heads, N, D], of equal width.
+        bias: [B, N] float32; a token of minus infinity is not attended to.
+        dropout: of the weights.
+
+    Returns:
+        [B, heads, N, D].
+    """
+    width = query.shape[-1]
+    more = -(width + 2) % 8 + 2
+    # A power of two, which changes no bias; that far down a weight is 0 in every type, and its rest a number.
+    constant = 2.0 ** round(math.log2(width) / 2)
+    wide = (bias.clamp_min(-1e4) * (width**0.5 / constant))[:, None, :, None]
+    high = wide.to(key.dtype)
+    low = (wide - high.float()).to(key.dtype)
+    ones = query.new_full((1,), constant).expand(*query.shape[:-1], 2)
+    nothing = query.new_zeros(1)
+    query = torch.cat([query, ones, nothing.expand(*query.shape[:-1], more - 2)], dim=-1)
+    sides = [side.expand(*key.shape[:-1], 1) for side in (high, low)]
+    key = torch.cat([key, *sides, nothing.expand(*key.shape[:-1], more - 2)], dim=-1)
+    out = F.scaled_dot_product_attention(query, key, F.pad(value, (0, more)), None, dropout, scale=width**-0.5)
+    return out[..., :width]
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:

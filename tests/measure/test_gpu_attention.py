@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fewtokens.hosts.attention import channel_attention, key_mask
+from fewtokens.hosts.attention import key_mask
+from fewtokens.measure.gpu.attention import channel_attention
 
 
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
