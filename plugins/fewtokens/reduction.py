@@ -45,9 +45,11 @@ class Reduction(Attachment):
         # Of the last block, the caller sees what comes out of the norm.
         self._taps = None if host.taps is None else frozenset(host.taps) - ({last} if host.norm is not None else set())
         # For each block, the stages that may have reduced its tokens, the innermost first.
-        ends = {after: host.region_end(after) for after in sorted(self._stages, reverse=True)}
-        self._possible = [[after for after in ends if after <= index < ends[after]] for index in range(last + 1)]
-        self._last_block = max(ends.values()) - 1
+        self._ends = {after: self._end_of(after) for after in sorted(self._stages, reverse=True)}
+        self._possible = [
+            [after for after, end in self._ends.items() if after <= index < end] for index in range(last + 1)
+        ]
+        self._last_block = max(self._ends.values()) - 1
         self._current, self._seen, self._in_head = Current(), Current(), Current()
         self._last: dict[int, Level] = {}
         self._trained = TrainedPasses()
@@ -101,7 +103,12 @@ class Reduction(Attachment):
                 "until='head' needs a head that works token by token on the backbone's last output (Segmenter's); "
                 "there is none here: until='backbone' fits"
             )
-        return None if until == 'backbone' else self.host.head
+        return self.host.head if until in ('auto', 'head') else None
+
+    def _end_of(self, after: int) -> int:
+        """The number of blocks until tokens reduced before that block must be whole again."""
+        until = getattr(self.reducer, 'until', 'backbone')
+        return until if isinstance(until, int) else self.host.region_end(after)
 
     def _check(self) -> None:
         host, depth = self.host, len(self.host.blocks)
@@ -110,6 +117,11 @@ class Reduction(Attachment):
         for after in self._stages:
             if after >= depth:
                 raise ValueError(f'after={after} must be between 0 and {depth - 1}: there are {depth} blocks')
+            end = host.region_end(after)
+            if self._end_of(after) > end:
+                raise ValueError(
+                    f'until={self._end_of(after)} must be at most {end}, where those reduced after {after} end'
+                )
         if host.taps == ():
             raise ValueError(f'no output of {host.path or "the model"} comes from its blocks: nothing would be gained')
         if host.relative_positions:
@@ -129,7 +141,7 @@ class Reduction(Attachment):
         handles.append(ReplacedCall(host.entry, _Replacement(self._begin)))
         for way in host.ways:
             handles.append(ReplacedCall(host.backbone, _Way(self, way), name=way))
-        regions = [range(after, host.region_end(after)) for after in self._stages]
+        regions = [range(*region) for region in self._ends.items()]
         for index, block in enumerate(host.blocks):
             if any(index in region for region in regions):
                 handles.append(_Seat(block, self, index))
@@ -254,8 +266,7 @@ class Reduction(Attachment):
         reduced = _with_whole_spreads(reduced, outer)
         spread = None if reduced.spreads is None else Spread(after.per_token(reduced.spreads))
         context = AttentionContext(after, after.per_token(reduced.sizes.log()) if counted else None, members, spread)
-        end = self.host.region_end(index)
-        level = state.levels[index] = Level(stage, reduced, layout, after, end, counts, outer, context)
+        level = state.levels[index] = Level(stage, reduced, layout, after, self._ends[index], counts, outer, context)
         self._note_reduced(state, index, level)
         return level, merged
 

@@ -92,6 +92,18 @@ def check_after(after: int) -> None:
         raise ValueError(f'after={after!r} must be a number of blocks, 0 or more')
 
 
+def check_until(until: str | int, after: int | Sequence[int], choices: tuple[str, ...]) -> None:
+    """Where tokens become whole again: one of the words, or the number of blocks before it."""
+    last = after if isinstance(after, int) else max(after)
+    if isinstance(until, int) and not isinstance(until, bool):
+        if until <= last:
+            raise ValueError(f'until={until} must be a number of blocks above {last}, after which tokens are reduced')
+        return
+    if until not in choices:
+        words = ', '.join(map(repr, choices))
+        raise ValueError(f'until={until!r} must be one of {words}, or a number of blocks')
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f'{name}={value!r} must be one of {", ".join(map(repr, choices))}')
