@@ -190,16 +190,19 @@ def k_medoids_at_once(x: Tensor, k: int, max_iters: int = 100, tol: float = 1e-6
     return medoids, distances[rows, medoids].argmin(dim=1).scatter(1, medoids, torch.arange(k).expand_as(medoids))
 
 
-def merge_pairs(x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None):
+def merge_pairs(
+    x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None, metric: Tensor | None = None
+):
     sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
-    merged = [_merge_pairs_one(a, r, num_prefix_tokens, s) for a, s in zip(x, sizes)]
+    metric = x if metric is None else metric
+    merged = [_merge_pairs_one(a, r, num_prefix_tokens, s, m) for a, s, m in zip(x, sizes, metric)]
     return tuple(torch.stack(part) for part in zip(*merged))
 
 
-def _merge_pairs_one(x: Tensor, r: int, num_prefix_tokens: int, sizes: Tensor):
+def _merge_pairs_one(x: Tensor, r: int, num_prefix_tokens: int, sizes: Tensor, metric: Tensor):
     sources, targets = range(0, len(x), 2), range(1, len(x), 2)
     free_targets = [j for j in targets if j >= num_prefix_tokens]
-    unit = F.normalize(x.detach(), dim=1)
+    unit = F.normalize(metric.detach(), dim=1)
     best = []
     for i in sources:
         if i >= num_prefix_tokens and free_targets:

@@ -47,15 +47,16 @@ def match_pairs(metric: Tensor, r: int, num_prefix_tokens: int = 0) -> Tensor:
 
 @in_float32
 def merge_pairs(
-    x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None
+    x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None, metric: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Merges r tokens into their most similar partners, as means weighted by sizes.
 
     Args:
-        x: tokens [B, N, C], compared by themselves.
+        x: tokens [B, N, C].
         r: how many tokens to merge away.
         num_prefix_tokens: that many tokens at the front stay as they are.
         sizes: how many original tokens each stands for [B, N], 1 if left out.
+        metric: what tokens are compared by [B, N, D], themselves if left out.
 
     Returns:
         merged [B, N - r, C], labels [B, N] as from `match_pairs`, and sizes [B, N - r].
@@ -63,7 +64,7 @@ def merge_pairs(
     Raises:
         ValueError: shapes or settings don't fit.
     """
-    labels = match_pairs(x, r, num_prefix_tokens)
+    labels = match_pairs(x if metric is None else metric, r, num_prefix_tokens)
     sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
     empty = x.new_zeros(x.shape[0], x.shape[1] - r, x.shape[2])
     merged, sums = mean_by_label(x, labels, sizes, empty)

@@ -5,5 +5,6 @@ from .base import Reduced, Reducer
 from .bipartite import BipartiteMerge
 from .hourglass import Hourglass
 from .shared_update import SharedUpdate
+from .tome import ToMe
 
-__all__ = ['AvgPool', 'BipartiteMerge', 'Hourglass', 'Reduced', 'Reducer', 'SharedUpdate']
+__all__ = ['AvgPool', 'BipartiteMerge', 'Hourglass', 'Reduced', 'Reducer', 'SharedUpdate', 'ToMe']

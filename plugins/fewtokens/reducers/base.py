@@ -38,7 +38,11 @@ class Reducer:
 
     restores: ClassVar[str] = 'state'
     """'state': restored tokens are made from reduced ones alone, of any width: a head may run on the reduced tokens.
+    'copy': as 'state', and each is a copy of the reduced one of its label.
     'update': restored tokens are old ones plus a change, so only the residual stream itself can be restored."""
+    inside_blocks: ClassVar[bool] = False
+    """Whether tokens are merged between a block's attention and its MLP, as means by label; `reduce` is told what
+    attention compares them by, `keys` [B, N, D]."""
     keeps_grid: ClassVar[bool] = True
     """Whether the reduced tokens stand on a grid; hosts with relative positions need one."""
     # Without annotation: a method may have it as a setting.

@@ -22,6 +22,7 @@ class BipartiteMerge(Reducer):
         until: 'head', 'backbone', 'auto' or a number of blocks, as for `Hourglass`.
     """
 
+    restores: ClassVar[str] = 'copy'
     keeps_grid: ClassVar[bool] = False
     size_bias = True
 
