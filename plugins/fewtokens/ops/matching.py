@@ -37,10 +37,23 @@ def match_pairs(metric: Tensor, r: int, num_prefix_tokens: int = 0) -> Tensor:
     similar[:, : (num_prefix_tokens + 1) // 2] = -torch.inf
     similar[:, :, : num_prefix_tokens // 2] = -torch.inf
     best, target = similar.nan_to_num(nan=-2.0, neginf=-torch.inf).max(dim=2)
+    return labels_of_pairs(best, target, r, n_tokens)
+
+
+def labels_of_pairs(best: Tensor, target: Tensor, r: int, n_tokens: int) -> Tensor:
+    """Merges the r best pairs.
+
+    Args:
+        best: how good each token of even index thinks its best pair is, [B, ceil(N / 2)].
+        target: the other token of that pair: which one of odd index, of the same shape.
+
+    Returns:
+        labels [B, N] int64, as `match_pairs` describes them.
+    """
     away = torch.zeros_like(best).scatter(1, best.topk(r, dim=1).indices, 1.0).bool()
     n_kept = best.shape[1] - r
     even = torch.where(away, n_kept + target, (~away).cumsum(dim=1) - 1)
-    odd = (n_kept + torch.arange(n_tokens // 2, device=metric.device)).expand(metric.shape[0], -1)
+    odd = (n_kept + torch.arange(n_tokens // 2, device=best.device)).expand(best.shape[0], -1)
     # Interleaved; of an odd number of tokens the last has no partner beside it.
     return torch.stack([even, F.pad(odd, (0, n_tokens % 2))], dim=2).flatten(1)[:, :n_tokens]
 
