@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     text = f'side of the square that a photograph is made, in pixels: a multiple of {PATCH}'
     parser.add_argument('--size', type=patches, default=NATIVE, help=text)
     text = (
-        'a reducer, such as "SharedUpdate(after=3, grid=24)"; may be repeated. Without, two methods in three settings'
+        'a reducer, such as "SharedUpdate(after=3, grid=24)"; may be repeated. Without, three methods in three settings'
     )
     parser.add_argument('--plugin', action='append', default=[], help=text)
     parser.add_argument('--rounds', type=at_least(1), default=5, help='how many times each row is timed')

@@ -17,6 +17,7 @@ REDUCERS = [
     fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
     fewtokens.AvgPool(2, (4, 5)),
     fewtokens.BipartiteMerge((1, 2, 4), 6),
+    fewtokens.GradualUpdate((1, 3), 0.3),
 ]
 HOSTS = {
     'vit': lambda: vit(out_indices=(1, 3, 5), final_norm=True),
@@ -32,7 +33,7 @@ HOSTS = {
 @pytest.mark.parametrize('reducer', REDUCERS, ids=lambda r: type(r).__name__)
 def test_attach_and_remove_leave_no_trace(make, reducer):
     model = make()
-    if isinstance(reducer, fewtokens.BipartiteMerge) and 'relative' in fewtokens.supported(model):
+    if not reducer.keeps_grid and 'relative' in fewtokens.supported(model):
         with pytest.raises(ValueError, match='relative positions'):
             fewtokens.attach(model, reducer)
         return

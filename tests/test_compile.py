@@ -6,7 +6,10 @@ from models import segmenter, swin, vit
 
 import fewtokens
 
-REDUCERS = [fewtokens.SharedUpdate(1, 4), fewtokens.BipartiteMerge((0, 1), 6), fewtokens.Hourglass(1, 4)]
+REDUCERS = [
+    fewtokens.SharedUpdate(1, 4), fewtokens.BipartiteMerge((0, 1), 6), fewtokens.Hourglass(1, 4),
+    fewtokens.GradualUpdate((0, 2), 0.3),
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import fewtokens
 
 REDUCERS = [
     fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))), fewtokens.Hourglass(2, 4), fewtokens.AvgPool(2, (4, 5)),
-    fewtokens.BipartiteMerge((1, 2), 6),
+    fewtokens.BipartiteMerge((1, 2), 6), fewtokens.GradualUpdate((1, 3), 0.3),
 ]  # fmt: skip
 
 

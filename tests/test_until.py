@@ -12,6 +12,7 @@ REDUCERS = [
     fewtokens.SharedUpdate((1, 2), (6, 4), until=4),
     fewtokens.BipartiteMerge((1, 2), 10, until=4),
     fewtokens.AvgPool(2, 4, until=4),
+    fewtokens.GradualUpdate((0, 2), 0.3, until=4),
 ]
 
 

@@ -24,6 +24,8 @@ absolute difference, and the overlap of where they are above one half, over all 
 # where the tokens' has 37.
 PLACES = ((6, 20), (3, 24), (2, 18))
 METHODS = ('Hourglass', 'SharedUpdate')
+SHARES = (0.55, 0.35, 0.18)
+"""Of tokens that `GradualUpdate` keeps, for the same."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class View:
 def default_plugins(size: int) -> list[str]:
     """Each method at each of `PLACES`, for images with sides of `size` pixels."""
     scale = size / NATIVE
-    return [f'{method}(after={after}, grid={round(grid * scale)})' for method in METHODS for after, grid in PLACES]
+    on_grids = [f'{method}(after={after}, grid={round(grid * scale)})' for method in METHODS for after, grid in PLACES]
+    return [*(f'GradualUpdate(after=(0, 3, 6, 9), keep={share})' for share in SHARES), *on_grids]
 
 
 def make_rows(plugins: Sequence[str]) -> list[Variant]:

@@ -12,7 +12,7 @@ import fewtokens
 REDUCERS = [
     fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0),
     fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
-    fewtokens.BipartiteMerge((1, 2), 6),
+    fewtokens.BipartiteMerge((1, 2), 6), fewtokens.GradualUpdate((1, 3), 0.3),
 ]  # fmt: skip
 KINDS = {
     'plain': {},

@@ -15,6 +15,7 @@ REDUCERS = [
     fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0),
     fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3))),
     fewtokens.AvgPool(2, (4, 5)), fewtokens.BipartiteMerge((1, 2, 4), 6),
+    fewtokens.GradualUpdate((1, 3), 0.3),
 ]  # fmt: skip
 ROTARY = dict(use_rot_pos_emb=True)
 KINDS = {

@@ -16,6 +16,7 @@ from fewtokens.levels import Level
 REDUCERS = [
     fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0), fewtokens.AvgPool(2, (4, 5)),
     fewtokens.SharedUpdate((1, 3), ((6, 6), (3, 3)), spread=False), fewtokens.BipartiteMerge((1, 2, 4), 6),
+    fewtokens.GradualUpdate((1, 3), 0.3, spread=False),
 ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def dinov2(model, **options):
 
 REDUCERS = [
     fewtokens.SharedUpdate(2, (9, 11)), fewtokens.SharedUpdate((1, 3), (16, (9, 8))), fewtokens.Hourglass(2, 9),
-    fewtokens.BipartiteMerge((1, 3), 40), fewtokens.AvgPool(2, 9),
+    fewtokens.BipartiteMerge((1, 3), 40), fewtokens.AvgPool(2, 9), fewtokens.GradualUpdate((1, 3), 0.3),
 ]  # fmt: skip
 
 

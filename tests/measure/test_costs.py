@@ -52,6 +52,7 @@ def test_what_blocks_save_is_known_without_running_them(make):
     'make, reducer',
     [
         (tiny_timm, fewtokens.BipartiteMerge((1, 2, 4), 9)),
+        (tiny_timm, fewtokens.GradualUpdate((1, 2, 4), 0.4)),
         (models.vit, fewtokens.SharedUpdate((1, 3), ((6, 6), (4, 3)), iters=1)),
         (models.swin, fewtokens.SharedUpdate((1, 3, 4, 8), ((3, 3), (3, 3), (2, 3), (2, 2)), iters=1)),
     ],

@@ -1,6 +1,6 @@
 import pytest
 
-from fewtokens import BipartiteMerge, Hourglass, SharedUpdate
+from fewtokens import BipartiteMerge, GradualUpdate, Hourglass, SharedUpdate
 from fewtokens.measure.costs import Sites
 from fewtokens.measure.recipes import METHODS, Method, Recipe, first_recipes, next_place, shrink
 
@@ -30,6 +30,9 @@ def test_a_ladder_leads_from_fine_to_coarse():
     merging = next(method for method in METHODS if method.reducer is BipartiteMerge)
     counts = Recipe(merging, (2, 4)).ladder(ViT)
     assert counts[0] == BipartiteMerge((2, 3, 4), 1) and counts[-1] == BipartiteMerge((2, 3, 4), 24)
+    growing = next(method for method in METHODS if method.reducer is GradualUpdate)
+    shares = Recipe(growing, (1, 8)).ladder(ViT)
+    assert shares[0] == GradualUpdate((1, 3, 5, 7), 0.95) and shares[-1] == GradualUpdate((1, 3, 5, 7), 0.03)
 
 
 def test_every_stage_of_a_ladder_acts():
@@ -48,7 +51,8 @@ def test_the_next_place_is_in_the_region_or_begins_the_next():
 
 
 def test_the_search_begins_with_every_method_that_fits():
-    for sites, methods in ((ViT, {SharedUpdate, Hourglass, BipartiteMerge}), (WINDOWS, {SharedUpdate, Hourglass})):
+    on_grids = {SharedUpdate, Hourglass}
+    for sites, methods in ((ViT, {*on_grids, GradualUpdate, BipartiteMerge}), (WINDOWS, on_grids)):
         recipes = first_recipes(sites)
         assert {recipe.method.reducer for recipe in recipes} == methods and len(set(recipes)) == len(recipes)
         assert {recipe.places[0] for recipe in recipes} == set(range(1, 8))

@@ -4,9 +4,7 @@ import torch
 from fewtokens.ops import dense, merge_nearest
 
 
-@pytest.mark.parametrize(
-    'n, groups', [(20, 15), (21, 7), (15, 1), (16, 16), (2, 1), (1, 1), (24, 13), (17, 3)]
-)
+@pytest.mark.parametrize('n, groups', [(20, 15), (21, 7), (15, 1), (16, 16), (2, 1), (1, 1), (24, 13), (17, 3)])
 @pytest.mark.parametrize('weighed', [False, True])
 def test_equals_the_dense_form(n, groups, weighed):
     x = torch.randn(2, n, 6, dtype=torch.float64)

@@ -48,7 +48,7 @@ class Sites:
         left = list(full)
         for stage in reducer.stages():
             for block in range(stage.after, self.ends[stage.after]):
-                left[block] = stage.grid[0] * stage.grid[1] if hasattr(stage, 'grid') else left[block] - stage.tokens
+                left[block] = stage.left(left[block])
         saved = sum(
             self._cost(block, many) - self._cost(block, few)
             for block, (many, few) in enumerate(zip(full, left))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..ops.grid import Grid
-from ..reducers import BipartiteMerge, Hourglass, Reducer, SharedUpdate
+from ..reducers import BipartiteMerge, GradualUpdate, Hourglass, Reducer, SharedUpdate
 from .costs import Sites
 
 LAST = 0.7
@@ -16,6 +16,8 @@ SPREAD = 8
 """How many places the search begins with."""
 STEPS = (0.85, 0.75, 0.6)
 """How much smaller the side of the next stage's grid may be."""
+QUARTERS = 4
+"""At how many places over a whole model groups grow: with more of them merging itself takes more than it gains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,7 @@ class Method:
 
 # A further option to try is one more entry in `options`.
 METHODS = (
+    Method(GradualUpdate, places=2),
     Method(SharedUpdate, places=3, options=dict(size_bias=(True, False), spread=(True, False))),
     Method(Hourglass),
     Method(BipartiteMerge, places=2),
@@ -59,7 +62,7 @@ class Recipe:
     """A method at its places, with its options. How fine it is is another matter: see `ladder`.
 
     Attributes:
-        places: `after` of each stage; of `BipartiteMerge` the first and the last.
+        places: `after` of each stage; of methods that keep no grid the first and the last.
         steps: the side of each further stage's grid, as a part of the one before.
         options: other than the method's defaults.
     """
@@ -81,8 +84,8 @@ class Recipe:
 
     def ladder(self, sites: Sites) -> list[Reducer]:
         """Settings from the finest to the coarsest."""
-        if self.method.reducer is BipartiteMerge:
-            return self._counts(sites)
+        if not self.method.reducer.keeps_grid:
+            return self._counts(sites) if self.method.reducer is BipartiteMerge else self._shares(sites)
         options, made = dict(self.values), []
         for grid in shrink(sites.grids[self.places[0]]):
             grids = self._grids(sites, grid)
@@ -122,6 +125,11 @@ class Recipe:
         options = dict(self.values)
         return [BipartiteMerge(after, each, **options) for each in range(1, tokens // (len(after) + 1) + 1)]
 
+    def _shares(self, sites: Sites) -> list[Reducer]:
+        first, last = self.places
+        after = tuple(range(first, last + 1, max(1, sites.depth // QUARTERS)))
+        return [GradualUpdate(after, percent / 100, **dict(self.values)) for percent in range(95, 2, -1)]
+
     def neighbours(self, sites: Sites) -> Iterator['Recipe']:
         """Recipes that differ from this one in one thing."""
         yield from self._moved(sites)
@@ -148,7 +156,7 @@ class Recipe:
             places[index] += shift
             if possible(tuple(places)):
                 yield dataclasses.replace(self, places=tuple(places))
-        if self.method.reducer is BipartiteMerge:
+        if not self.method.reducer.keeps_grid:
             return
         for index in range(len(self.places) if len(self.places) > 1 else 0):
             places = self.places[:index] + self.places[index + 1 :]

@@ -61,6 +61,10 @@ class Reducer:
         missing = {name: value for name, value in defaults.items() if name in names and getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
+    def left(self, tokens: int) -> int:
+        """How many of a stage's tokens are left by it: as many as its grid has, where it doesn't say otherwise."""
+        return self.grid[0] * self.grid[1]
+
     def misfit(self, tokens: Tensor, grid: Grid | None) -> str | None:
         """In what way the settings ruin these tokens, None if they don't. Reads values back: asked once a model."""
         return None

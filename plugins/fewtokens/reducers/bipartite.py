@@ -44,6 +44,9 @@ class BipartiteMerge(Reducer):
         afters = (self.after,) if isinstance(self.after, int) else self.after
         return tuple(replace(self, after=after) for after in afters)
 
+    def left(self, tokens: int) -> int:
+        return tokens - self.tokens
+
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
         if tokens.shape[1] < 2 * self.tokens:
             return None

@@ -53,8 +53,11 @@ class GradualUpdate(Reducer):
         share = self.keep ** (1 / len(self.after))
         return tuple(replace(self, after=after, keep=share) for after in self.after)
 
+    def left(self, tokens: int) -> int:
+        return max(1, round(self.keep * tokens))
+
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
-        few = max(1, round(self.keep * tokens.shape[1]))
+        few = self.left(tokens.shape[1])
         if few >= tokens.shape[1]:
             return None
         means, labels, merged = merge_nearest(tokens, few, sizes)

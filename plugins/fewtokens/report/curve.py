@@ -21,6 +21,8 @@ COLOURS = {
     'Hourglass': '#d9822b',
     'SharedUpdate': '#1769aa',
     'BipartiteMerge': '#2e7d4f',
+    'GradualUpdate': '#0b8f8a',
+    'ToMe': '#8c6d1f',
     'kmedoids': '#1769aa',
     'spectral': '#d9822b',
     'pooling': '#b3261e',
