@@ -94,9 +94,9 @@ def test_nothing_above_one_half_agrees_with_nothing():
 
 
 def test_default_settings_scale_with_the_tokens():
-    assert default_plugins(518)[3:] == [
+    assert default_plugins(518)[6:] == [
         'SharedUpdate(after=6, grid=20)',
         'SharedUpdate(after=3, grid=24)',
         'SharedUpdate(after=2, grid=18)',
     ]
-    assert default_plugins(756)[0] == 'Hourglass(after=6, grid=29)'
+    assert default_plugins(756)[3] == 'Hourglass(after=6, grid=29)'
