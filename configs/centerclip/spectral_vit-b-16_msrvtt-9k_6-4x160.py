@@ -1,4 +1,4 @@
-"""The setting of k-medoids on ViT-B/16; we know of no published result."""
+"""The setting of k-medoids on ViT-B/16; no result is published."""
 
 _base_ = '../_base_/clip4clip_msrvtt-9k.py'
 
