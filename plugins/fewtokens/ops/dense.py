@@ -162,13 +162,18 @@ def spectral_medoids(
 
 
 def _graph(points: Tensor, graph: str, sigma: float, knn: int | None, positions: Tensor | None, window) -> Tensor:
-    squared = squared_distances(points[None], points[None])[0].fill_diagonal_(torch.inf)
+    looped = graph in ('looped_heat', 'heat_knn')
+    squared = squared_distances(points[None], points[None])[0].fill_diagonal_(0 if looped else torch.inf)
+    linked = torch.zeros_like(squared)
+    if graph == 'heat_knn':  # chosen before the window
+        for i, row in enumerate(squared):
+            linked[i] = row <= row.sort().values[min(knn or 10, len(row)) - 1]
+        squared = squared.masked_fill(linked + linked.T == 0, torch.inf)
     if window is not None:
         apart = (positions[:, None] - positions[None]).abs() > torch.as_tensor(window)
         squared = squared.masked_fill(apart.any(dim=2), torch.inf)
-    if graph == 'heat':
+    if graph != 'knn':
         return (-squared / (2 * sigma**2)).exp()
-    linked = torch.zeros_like(squared)
     for i, row in enumerate(squared):
         for j in row.argsort(stable=True)[: knn or 10]:
             linked[i, j] = row[j] < torch.inf
