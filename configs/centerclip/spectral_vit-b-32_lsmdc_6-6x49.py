@@ -5,4 +5,4 @@ The authors' checkpoint 22 has these results.
 
 _base_ = '../_base_/clip4clip_lsmdc.py'
 
-model = dict(clustering=dict(segments=6, clusters=49, algorithm='spectral', graph='knn'))
+model = dict(clustering=dict(segments=6, clusters=49, algorithm='spectral', graph='heat_knn'))

@@ -2,4 +2,4 @@
 
 _base_ = '../_base_/clip4clip_msvd.py'
 
-model = dict(clustering=dict(segments=4, clusters=49, algorithm='spectral'))
+model = dict(clustering=dict(segments=4, clusters=49, algorithm='spectral', graph='looped_heat'))

@@ -121,7 +121,10 @@ def test_vectors_of_clusters(places):
     weights = published(False)
     own = [torch.randn(3, WIDTH) for _ in places]
     extra = {f'{BLOCK.format(place)}.cluster_embed': vectors for place, vectors in zip(places, own)}
-    extra |= {f'{BLOCK.format(1)}.cluster_frame_embed': torch.randn(2, 1, WIDTH), f'{BLOCK.format(1)}.spg': torch.ones(1)}
+    extra |= {
+        f'{BLOCK.format(1)}.cluster_frame_embed': torch.randn(2, 1, WIDTH),
+        f'{BLOCK.format(1)}.spg': torch.ones(1),
+    }
     extra['clip.visual.position_ids'] = torch.arange(5)[None]
     clusterings = [
         dict(type='SegmentClustering', segments=2, clusters=3, cluster_embedding=True, width=WIDTH) for _ in places

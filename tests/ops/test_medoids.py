@@ -97,6 +97,11 @@ def test_nothing_is_read_back_without_waiting(settings):
         assert medoids.shape == (4, 20) and labels.shape == (4, 40) and labels.device.type == 'cuda'
 
 
+def test_costs_are_counted_on_the_meta_device():
+    medoids, labels = k_medoids(torch.randn(4, 40, 5, device='meta'), 20)
+    assert medoids.shape == (4, 20) and labels.shape == (4, 40)
+
+
 def test_a_sample_does_not_depend_on_its_batch():
     x = torch.randn(4, 40, 5)
     together = k_medoids(x, 20)

@@ -77,7 +77,7 @@ def choose_medoids(
         # By index too: a point that isn't finite is far from itself.
         still = ((moved == old) | (shift <= tol)).all(dim=1)
         moved = torch.where(still[:, None], old, moved)
-        if not wait:
+        if not wait or distances.is_meta:  # the meta device, on which costs are counted, has nothing to read back
             medoids = moved
             continue
         medoids[active] = moved

@@ -37,7 +37,7 @@ def pick(n_candidates: int, frames: int = 12, how: str = 'uniform', random: np.r
             'tsn': one at random of each part, where parts are of equal whole length and what remains at the end is
             never taken (CenterCLIP in training, after TSN): of fewer than twice as many, the first ones;
             'head', 'tail': the first, the last ones (CLIP4Clip: slice positions 0 and 1).
-        random: source of 'random' and 'tsn'; numpy's global one, which MMEngine seeds in each worker process, if left out.
+        random: source of what is drawn; numpy's global one, which MMEngine seeds in each worker process, if left out.
 
     Returns:
         Strictly ascending int64 positions among the candidates.

@@ -80,7 +80,6 @@ class ClusteringStep(nn.Module):
             return _ShiftingBlock(block, self, first)
         return _CountingBlock(index, block, self) if self.clustering.size_bias else block
 
-
     def shift(self, x: Any) -> Any:
         """A block's input, or what it is within a block, with its class tokens shifted once more."""
         prefix = self.host.num_prefix_tokens
