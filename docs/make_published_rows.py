@@ -30,7 +30,7 @@ ALGORITHMS = {'none': 'clip4clip', 'k-medoids': 'kmedoids', 'spectral': 'spectra
 SEGMENTER = 'https://www.rocq.inria.fr/cluster-willow/rstrudel/segmenter/checkpoints'
 DPT = 'https://github.com/isl-org/DPT/releases/download/1_0'
 COCO = 'COCO 2017 (val2017 and its annotations)'
-OPENMMLAB_SWIN = 'Windows shifted with a mask of their own (docs/differences.md).'
+OPENMMLAB_SWIN = '[Shifted windows](differences.md#hourglass) have a mask of their own.'
 # By the task, the data set and the model's name as far as they are given, the first that fits.
 DOWNLOADS = {
     ('semantic', 'ADE20K', 'Segmenter'): f"[Segmenter's weights]({SEGMENTER}/ade20k/seg_large_mask_640/checkpoint.pth) "
@@ -55,11 +55,13 @@ DOWNLOADS = {
     ('', '', 'OneFormer'): "OneFormer's Swin-L, 160k steps at 1280; ADE20K (ADEChallengeData2016)",
     ('depth', 'KITTI', ''): f"[DPT's weights]({DPT}/dpt_hybrid_kitti-cb926ef4.pt); KITTI raw, Eigen's split",
     ('depth', 'NYUv2', ''): f"[DPT's weights]({DPT}/dpt_hybrid_nyu-2ce69ec7.pt); NYU Depth v2",
+    ('video classification', '', ''): "Video Swin-L's weights; Kinetics",
     ('classification', '', ''): "SWAG's weights (of torchvision or its repository; CC-BY-NC); ImageNet-1k",
     ('SAM', '', ''): 'nothing: a speed alone is published; '
     "[SAM's weights](https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth) to look at masks",
-    ('video classification', '', ''): "Video Swin-L's weights; Kinetics",
-    ('retrieval', 'MSR-VTT', ''): "MSR-VTT's videos and captions",
+    ('retrieval', 'MSR-VTT', ''): "MSR-VTT's videos, and CLIP4Clip's archive of its captions and splits",
+    ('retrieval', 'LSMDC', ''): "LSMDC's clips and annotations, which MPII gives on request",
+    ('retrieval', 'ActivityNet', ''): "ActivityNet's videos (200 hours) and ActivityNet Captions",
     ('retrieval', '', ''): "the data set's videos and captions",
 }
 REASONS = {
@@ -71,13 +73,13 @@ REASONS = {
     ('Hourglass', 'Mask2Former'): "mmdet's `mask2former_vis` takes the plugin on its Swin; no config is made yet",
     ('Hourglass', 'OneFormer'): 'OpenMMLab has no OneFormer',
     ('Hourglass', 'DPT'): 'OpenMMLab has no DPT for depth',
-    ('Hourglass', 'SWAG'): "classification: any plugin goes on timm's ViT, and no config of OpenMMLab is needed",
-    ('Hourglass', 'SAM'): "a plugin on timm's SAM; no config of OpenMMLab is needed",
+    ('Hourglass', 'SWAG'): "goes on timm's ViT as a plugin (iters=5, temperature=1.0); no config of OpenMMLab",
+    ('Hourglass', 'SAM'): "goes on timm's SAM as a plugin; no config of OpenMMLab",
     ('Hourglass', 'Video Swin'): 'no host: its windows reach over time',
 }
 DIFFERENCES = {
-    'Segmenter': "Reconstruction weights add up to one (`normalize='l2'` is the published). Published figures come from "
-    'another counter: of the host alone it differs by 0.9 to 1.8 %.',
+    'Segmenter': "Reconstruction weights add up to one (`normalize='l2'` is the published). Published figures come "
+    'from another counter: of the host alone it differs by 0.9 to 1.8 %.',
     'DINO': OPENMMLAB_SWIN,
     'Mask2Former': OPENMMLAB_SWIN,
 }
@@ -177,6 +179,8 @@ def centerclip_lines(macs: dict[str, list[float]]) -> Iterator[str]:
     yield "All want OpenAI's weights of that CLIP, which open_clip fetches, and training: the authors give results of"
     yield 'eight checkpoints (they stand in the configs), and no addresses. They publish times and memory, and no MACs:'
     yield 'ours are those of the visual tower for one video. Each row has a config of its own in configs/centerclip.\n'
+    yield 'What differs: frames are drawn evenly in training, and short videos have no repeated frames; of the spectral'
+    yield "rows the graph is known for LSMDC alone (nearest neighbours), the others have the published code's default.\n"
     names = [
         'method',
         'after, segments x clusters',
@@ -216,6 +220,11 @@ def make_page(macs: dict[str, list[float]]) -> str:
             *centerclip_lines(macs),
         ]
     )
+
+
+def counted_macs() -> dict[str, list[float]]:
+    """What `count_all` gave when it was last asked."""
+    return json.loads(MACS.read_text())
 
 
 def count_all() -> dict[str, list[float]]:
@@ -260,7 +269,7 @@ def main() -> None:
     parser.add_argument('--count', action='store_true', help='count the MACs again')
     if parser.parse_args().count:
         MACS.write_text(json.dumps(count_all(), indent=1) + '\n')
-    PAGE.write_text(make_page(json.loads(MACS.read_text())))
+    PAGE.write_text(make_page(counted_macs()))
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 import fewtokens
+from docs.make_published_rows import counted_macs
 from fewtokens.measure.variants import FUSED, HOST, Variant, count_rows
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
@@ -106,6 +107,7 @@ def test_published_macs(path):
     ratio, host = published_ratio(path.stem, reducer)
     macs = count(config, reducer)
     assert macs[0] == macs[1]
+    assert counted_macs()[path.stem] == [round(figure / 1e9, 2) for figure in (macs[0], macs[2])]
     assert macs[2] / macs[0] <= 1.03 * ratio
     assert macs[0] / 1e9 == pytest.approx(float(host['gflops_published']), rel=0.05)
 
