@@ -179,8 +179,8 @@ def centerclip_lines(macs: dict[str, list[float]]) -> Iterator[str]:
     yield "All want OpenAI's weights of that CLIP, which open_clip fetches, and training: the authors give results of"
     yield 'eight checkpoints (they stand in the configs), and no addresses. They publish times and memory, and no MACs:'
     yield 'ours are those of the visual tower for one video. Each row has a config of its own in configs/centerclip.\n'
-    yield 'What differs: frames are drawn evenly in training, and short videos have no repeated frames; of the spectral'
-    yield "rows the graph is known for LSMDC alone (nearest neighbours), the others have the published code's default.\n"
+    yield 'What differs: frames are drawn evenly in training, and short videos have no repeated frames. Of the spectral'
+    yield "rows the graph is known for LSMDC (nearest neighbours); the others have the published code's default.\n"
     names = [
         'method',
         'after, segments x clusters',
