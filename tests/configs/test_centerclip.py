@@ -9,7 +9,9 @@ import pytest
 import torch
 from mmengine.registry import DATASETS, MODELS
 
+from docs.make_published_rows import counted_macs
 from fewtokens.cli.config import choose_reducers, host_config
+from fewtokens.measure.macs import count_macs
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import without_pretrained
 
@@ -92,6 +94,16 @@ def test_tools_compare_a_recipe_with_a_plugin(path):
     reducers = choose_reducers(config, [text])
     assert len(reducers) == 1 + (not path.stem.startswith('clip4clip')) and reducers[text].after == 4
     assert host_config(config).model.get('clustering') is None
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_costs_are_those_of_the_page(name):
+    config = load_config(ROOT / f'configs/centerclip/{name}.py')
+    with torch.device('meta'):
+        encoder = MODELS.build(without_pretrained(config.model)).encoder
+    encoder.eval()
+    macs = count_macs(encoder, torch.empty(1, config.frames, 3, 224, 224, device='meta'))
+    assert counted_macs()[name] == [round(macs / 1e9, 2)]
 
 
 def test_every_published_row_has_a_config():

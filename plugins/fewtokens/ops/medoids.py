@@ -8,7 +8,7 @@ from torch import Tensor
 from .precision import in_float32
 
 _FAR = 1e30
-_ROWS = 128
+_ROWS = 64
 """Of distances that are measured at once."""
 _EQUAL = 2.0**-40
 """Points whose squared distance is below this part of their squared lengths are equal, but for float64's rounding."""
@@ -73,7 +73,7 @@ def choose_medoids(
     for _ in range(max_iters):
         among, old = (distances, medoids) if len(active) == len(medoids) else (distances[active], medoids[active])
         moved = _best_members(among, _nearest(among, old), k)
-        shift = among.gather(1, moved[:, :, None].expand(-1, -1, among.shape[2])).gather(2, old[:, :, None])[:, :, 0]
+        shift = among.flatten(1).gather(1, moved * among.shape[2] + old)
         # By index too: a point that isn't finite is far from itself.
         still = ((moved == old) | (shift <= tol)).all(dim=1)
         moved = torch.where(still[:, None], old, moved)
@@ -107,25 +107,24 @@ def _pairwise_distances(x: Tensor, metric: str, p: float, exact: bool) -> Tensor
         return torch.stack([torch.cdist(sample, sample) for sample in x])
     # In float64, whose rounding does not show in float32: what is equal comes out equal on every device.
     x = x.double()
+    squares = x.square().sum(dim=2)
     count = x.shape[1]
     distances = x.new_zeros(len(x), count, count, dtype=torch.float32)
     # Half of all are enough, as they are symmetric.
     parts = -(-count // _ROWS)
     for start, end in pairwise(count * part // parts for part in range(parts + 1)):
-        distances[:, start:end, :end] = _distances_between(x[:, start:end], x[:, :end], metric, p)
+        rows, others = slice(start, end), slice(end)
+        if metric == 'euclidean' and p != 2:
+            distances[:, rows, others] = torch.cdist(x[:, rows], x[:, others], p)
+            continue
+        both = squares[:, rows, None] + squares[:, None, others]
+        apart = torch.baddbmm(both, x[:, rows], x[:, others].transpose(1, 2), alpha=-2)
+        # Where points are equal, zeros too; infinite ones are not.
+        equal = apart < (_EQUAL * both).clamp_min_(torch.finfo(x.dtype).tiny)
+        measured = apart.sqrt() if metric == 'euclidean' else 1 - (both - apart) / 2
+        distances[:, rows, others] = measured.masked_fill_(equal, 0)
     lower = distances.tril_()
     return lower + lower.tril(-1).transpose(1, 2)
-
-
-def _distances_between(x: Tensor, y: Tensor, metric: str, p: float) -> Tensor:
-    """[B, N, M] of points [B, N, C] and [B, M, C] in float64; equal points are at no distance."""
-    if metric == 'euclidean' and p != 2:
-        return torch.cdist(x, y, p)
-    squares = x.square().sum(dim=2)[:, :, None] + y.square().sum(dim=2)[:, None, :]
-    apart = torch.baddbmm(squares, x, y.transpose(1, 2), alpha=-2)
-    distances = apart.sqrt() if metric == 'euclidean' else 1 - (squares - apart) / 2
-    # Not where both are infinite; zeros are equal too.
-    return distances.masked_fill_(apart < (_EQUAL * squares).clamp_min_(torch.finfo(x.dtype).tiny), 0)
 
 
 def _farthest_first(distances: Tensor, norms: Tensor, k: int) -> Tensor:
