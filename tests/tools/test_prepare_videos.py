@@ -87,6 +87,19 @@ def test_a_full_disk_is_no_damaged_video(folder, tmp_path, run, monkeypatch):
     assert result.returncode == 2 and 'No space left' in result.err.splitlines()[-1]
 
 
+def test_a_video_that_is_locked_is_left_out(folder, tmp_path, run, monkeypatch):
+    whole = PrepareVideo.__call__
+
+    def locked(self, source, target):
+        if source.name == 'slow.mkv':
+            raise PermissionError(13, 'Permission denied', str(source))
+        return whole(self, source, target)
+
+    monkeypatch.setattr(PrepareVideo, '__call__', locked)
+    result = prepare(run, folder, tmp_path / 'small', '--skip-unreadable')
+    assert result.returncode == 0 and '1 unreadable videos left out:\n' in result.out and 'slow.mkv' in result.out
+
+
 def test_wrong_folders_and_settings(fails, folder, tmp_path):
     out = tmp_path / 'small'
     fails('prepare_videos.py', tmp_path / 'none', out, message='no folder')

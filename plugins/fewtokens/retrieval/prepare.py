@@ -97,6 +97,8 @@ class PrepareWithin:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, target)
         except OSError as error:
+            if error.filename is not None and Path(os.fsdecode(error.filename)) == source:
+                raise
             # No fault of the video: all others would fail as well.
             return dict(frames=error)
         return dict(frames=np.array(frames))
