@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
 import fewtokens
 from docs.make_published_rows import counted_macs
+from fewtokens.checkpoints.keys import convert_keys
 from fewtokens.measure.variants import FUSED, HOST, Variant, count_rows
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
@@ -78,6 +80,27 @@ def same(published, stated):
 
 def of_one_table(row, other):
     return all(row[name] == other[name] for name in ('task', 'dataset', 'model'))
+
+
+@pytest.mark.parametrize(
+    'name, side, layers, classes',
+    [('ade20k-640x640', 640, 2, 150), ('cityscapes-768x768', 768, 1, 19), ('pascal-context-480x480', 480, 2, 60)],
+)
+def test_the_authors_weights_fit(name, side, layers, classes):
+    """Keys and shapes of Segmenter's released checkpoints, by their names and settings."""
+    with torch.device('meta'):
+        vit = timm.create_model('vit_large_patch16_384', img_size=side, num_classes=0).state_dict()
+        shapes = dict(cls_emb=(1, classes, 1024), proj_patch=(1024, 1024), proj_classes=(1024, 1024))
+        shapes |= {'proj_dec.weight': (1024, 1024), 'proj_dec.bias': (1024,)}
+        for part in ('weight', 'bias'):
+            shapes |= {f'decoder_norm.{part}': (1024,), f'mask_norm.{part}': (classes,)}
+        weights = {f'encoder.{key}': value for key, value in vit.items()}
+        weights |= {f'decoder.{key}': torch.empty(shape) for key, shape in shapes.items()}
+    for layer in range(layers):
+        own = f'blocks.{layer}.'
+        weights |= {f'decoder.{key}': value for key, value in vit.items() if key.startswith(own)}
+    config = load_config(ROOT / f'configs/_base_/segmenter_vit-l_{name}.py')
+    build_model(config, device='meta').load_state_dict(convert_keys(weights))
 
 
 @pytest.mark.parametrize('path', HOURGLASS + SHARED_UPDATE, ids=lambda path: path.stem)
