@@ -77,7 +77,9 @@ def choose_medoids(
         # By index too: a point that isn't finite is far from itself.
         still = ((moved == old) | (shift <= tol)).all(dim=1)
         moved = torch.where(still[:, None], old, moved)
-        if not wait or distances.is_meta:  # the meta device, on which costs are counted, has nothing to read back
+        if distances.is_meta:
+            break  # costs are counted there: rounds have no products, and there is nothing to read back
+        if not wait:
             medoids = moved
             continue
         medoids[active] = moved
