@@ -1,10 +1,13 @@
-"""Segmenter ViT-L on Pascal Context, which OpenMMLab has no config of: 60 classes, background among them."""
+"""Segmenter ViT-L on Pascal Context, which OpenMMLab has no config of: 60 classes, background among them.
+
+As published the short side is 520, whatever the long one; OpenMMLab's data set brings the long one to 520.
+"""
 
 _base_ = [
     './segmenter_vit-l_mask.py',
     'mmseg::_base_/datasets/pascal_context.py',
     'mmseg::_base_/default_runtime.py',
-    'mmseg::_base_/schedules/schedule_160k.py',
+    'mmseg::_base_/schedules/schedule_80k.py',
 ]
 
 crop_size = (480, 480)
@@ -14,4 +17,23 @@ model = dict(
     decode_head=dict(num_classes=60),
     test_cfg=dict(crop_size=crop_size, stride=(320, 320)),
 )
+scale = (4160, 520)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=0.001, weight_decay=0.0))

@@ -1,3 +1,3 @@
-"""Unclustered, beside the published clusterings."""
+"""Unclustered, beside the authors' checkpoints."""
 
 _base_ = '../_base_/clip4clip_msrvtt-7k.py'

@@ -1,3 +1,3 @@
-"""Unclustered; we know of no published result with this training."""
+"""Unclustered; no result with this training is published."""
 
 _base_ = '../_base_/clip4clip_msrvtt-full.py'

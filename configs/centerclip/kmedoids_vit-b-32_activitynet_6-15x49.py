@@ -1,4 +1,4 @@
-"""Published: 70.4 ms a video, unclustered 82.0; 15 segments or 20, it is not said which."""
+"""Published: text to video R@1 43.9, video to text 44.2, 71.3 ms a video; unclustered 41.8, 42.8, 82.0."""
 
 _base_ = '../_base_/clip4clip_activitynet.py'
 

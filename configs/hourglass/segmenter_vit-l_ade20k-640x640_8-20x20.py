@@ -1,6 +1,6 @@
 """Published: 659.0 to 309.4 GMACs, 51.82 to 47.96 mIoU."""
 
-_base_ = 'mmseg::segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512.py'
+_base_ = '../_base_/segmenter_vit-l_ade20k-640x640.py'
 
 custom_imports = dict(imports=['fewtokens.openmmlab'])
 custom_hooks = [

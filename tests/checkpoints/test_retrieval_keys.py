@@ -102,12 +102,41 @@ def test_half_precision_becomes_single():
         ('clip.visual.conv2.weight', 'no place in ClipRetrieval.*conv2'),
         ('cross.embeddings.position_embeddings.weight', 'no place.*cross'),
         ('clip.visual.transformer.resblocks.6.cluster.cluster_embed', 'no place.*cluster_embed'),
+        ('clip.visual.transformer.resblocks.6.tokencluster_inter.cls_multiplier', 'no place.*cls_multiplier'),
         ('lstm_visual.weight_ih_l0', 'no place.*lstm'),
     ],
 )
 def test_parts_without_a_place(extra, message):
     with pytest.raises(ValueError, match=message):
         convert_retrieval_keys({**published(False), extra: torch.zeros(1)})
+
+
+BLOCK = 'clip.visual.transformer.resblocks.{}.tokencluster_inter'
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('places', [(1,), (0, 1)])
+def test_vectors_of_clusters(places):
+    """And what CenterCLIP's code saves beside the weights that it uses."""
+    weights = published(False)
+    own = [torch.randn(3, WIDTH) for _ in places]
+    extra = {f'{BLOCK.format(place)}.cluster_embed': vectors for place, vectors in zip(places, own)}
+    extra |= {
+        f'{BLOCK.format(1)}.cluster_frame_embed': torch.randn(2, 1, WIDTH),
+        f'{BLOCK.format(1)}.spg': torch.ones(1),
+    }
+    extra['clip.visual.position_ids'] = torch.arange(5)[None]
+    clusterings = [
+        dict(type='SegmentClustering', segments=2, clusters=3, cluster_embedding=True, width=WIDTH) for _ in places
+    ]
+    one = len(places) == 1
+    model = ClipRetrieval(
+        dict(config=CLIP), clustering=clusterings[0] if one else clusterings, after=places[0] if one else places
+    ).eval()
+    model.load_state_dict(convert_retrieval_keys({**dict(reversed(extra.items())), **weights}))
+    modules = [model.encoder.clustering] if one else model.encoder.clustering
+    for module, vectors in zip(modules, own):
+        assert torch.equal(module.cluster_embedding, vectors)
 
 
 def test_another_models_weights():

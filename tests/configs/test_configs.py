@@ -1,14 +1,18 @@
 """The committed configs: they load, and save what was published."""
 
+import ast
 import csv
 import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
 import fewtokens
+from docs.make_published_rows import counted_macs
+from fewtokens.checkpoints.keys import convert_keys
 from fewtokens.measure.variants import FUSED, HOST, Variant, count_rows
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
@@ -19,17 +23,18 @@ HOURGLASS = sorted((ROOT / 'configs/hourglass').glob('segmenter*.py'))
 SWIN = sorted((ROOT / 'configs/hourglass').glob('*swin*.py'))
 SHARED_UPDATE = sorted((ROOT / 'configs/shared_update').glob('*.py'))
 DATASETS = {'ade20k': 'ADE20K', 'cityscapes': 'Cityscapes', 'pascal-context': 'PascalContext'}
+with open(ROOT / 'tests/data/expedit.csv', newline='') as file:
+    PUBLISHED = list(csv.DictReader(file))
 
 
 def published_ratio(name, reducer):
     """MACs with Hourglass over MACs without, as published."""
     dataset = next(full for short, full in DATASETS.items() if short in name)
-    with open(ROOT / 'tests/data/expedit.csv', newline='') as file:
-        rows = [row for row in csv.DictReader(file) if row['dataset'] == dataset and 'Segmenter' in row['model']]
+    rows = [row for row in PUBLISHED if row['dataset'] == dataset and 'Segmenter' in row['model']]
     grid = f'{reducer.grid[0]}x{reducer.grid[1]}'
     host = next(row for row in rows if row['method'] == 'none')
     ours = next(row for row in rows if row['after'] == str(reducer.after) and row['grid'] == grid)
-    return float(ours['gmacs_published']) / float(host['gmacs_published']), host
+    return float(ours['gflops_published']) / float(host['gflops_published']), host
 
 
 def plugin_of(config):
@@ -48,6 +53,76 @@ def test_every_published_setting_has_a_config():
     assert len(HOURGLASS) == 9 and len(SWIN) == 7
 
 
+@pytest.mark.parametrize('path', HOURGLASS + SWIN, ids=lambda path: path.stem)
+def test_figures_are_those_of_a_published_row(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    before, after, whole, kept, metric = re.match(
+        r'Published: ([\d.]+) to ([\d.]+) GMACs[^,]*, ([\d.]+) to ([\d.]+) ([\w ]+)', text
+    ).groups()
+    reducer = plugin_of(load_config(path))
+    (row,) = [
+        row
+        for row in PUBLISHED
+        if row['method'] == 'Hourglass'
+        and (row['metric'], row['after']) == (metric, str(reducer.after))
+        and row['grid'] == 'x'.join(map(str, reducer.grid))
+        and same(row['gflops_published'], after)
+        and same(row['value'], kept)
+    ]
+    (host,) = [other for other in PUBLISHED if other['method'] == 'none' and of_one_table(other, row)]
+    assert same(host['gflops_published'], before) and same(host['value'], whole)
+
+
+def same(published, stated):
+    """A figure, rounded to as many digits as are stated."""
+    return f'{float(published):.{len(stated.partition(".")[2])}f}' == stated
+
+
+def of_one_table(row, other):
+    return all(row[name] == other[name] for name in ('task', 'dataset', 'model'))
+
+
+@pytest.mark.parametrize(
+    'name, side, layers, classes',
+    [('ade20k-640x640', 640, 2, 150), ('cityscapes-768x768', 768, 1, 19), ('pascal-context-480x480', 480, 2, 60)],
+)
+def test_the_authors_weights_fit(name, side, layers, classes):
+    """Keys and shapes of Segmenter's released checkpoints, by their names and settings."""
+    with torch.device('meta'):
+        vit = timm.create_model('vit_large_patch16_384', img_size=side, num_classes=0).state_dict()
+        shapes = dict(cls_emb=(1, classes, 1024), proj_patch=(1024, 1024), proj_classes=(1024, 1024))
+        shapes |= {'proj_dec.weight': (1024, 1024), 'proj_dec.bias': (1024,)}
+        for part in ('weight', 'bias'):
+            shapes |= {f'decoder_norm.{part}': (1024,), f'mask_norm.{part}': (classes,)}
+        weights = {f'encoder.{key}': value for key, value in vit.items()}
+        weights |= {f'decoder.{key}': torch.empty(shape) for key, shape in shapes.items()}
+    for layer in range(layers):
+        own = f'blocks.{layer}.'
+        weights |= {f'decoder.{key}': value for key, value in vit.items() if key.startswith(own)}
+    config = load_config(ROOT / f'configs/_base_/segmenter_vit-l_{name}.py')
+    build_model(config, device='meta').load_state_dict(convert_keys(weights))
+
+
+@pytest.mark.parametrize('path', HOURGLASS + SHARED_UPDATE, ids=lambda path: path.stem)
+def test_segmenters_are_built_and_tested_as_published(path):
+    """By Expedit's configs, for the weights that Segmenter's authors released."""
+    name = next(short for short in DATASETS if short in path.stem)
+    side, stride, layers, classes, scale = {
+        'ade20k': (640, 640, 2, 150, (2560, 640)),
+        'cityscapes': (768, 512, 1, 19, (2048, 1024)),
+        'pascal-context': (480, 320, 2, 60, (4160, 520)),
+    }[name]
+    config = load_config(path)
+    head, test = config.model.decode_head, config.model.test_cfg
+    assert (head.num_layers, head.num_classes) == (layers, classes)
+    assert (test.mode, test.crop_size, test.stride) == ('slide', (side, side), (stride, stride))
+    for loader in (config.val_dataloader, config.test_dataloader):
+        (resize,) = [step for step in loader.dataset.pipeline if step['type'] == 'Resize']
+        assert resize['scale'] == scale and resize['keep_ratio']
+    (resize,) = [step for step in config.train_dataloader.dataset.pipeline if step['type'] == 'RandomResize']
+    assert resize['scale'] == scale
+
+
 @pytest.mark.parametrize('path', HOURGLASS, ids=lambda path: path.stem)
 def test_published_macs(path):
     config = load_config(path)
@@ -55,19 +130,17 @@ def test_published_macs(path):
     ratio, host = published_ratio(path.stem, reducer)
     macs = count(config, reducer)
     assert macs[0] == macs[1]
+    assert counted_macs()[path.stem] == [round(figure / 1e9, 2) for figure in (macs[0], macs[2])]
     assert macs[2] / macs[0] <= 1.03 * ratio
-    assert macs[0] / 1e9 == pytest.approx(float(host['gmacs_published']), rel=0.05)
+    assert macs[0] / 1e9 == pytest.approx(float(host['gflops_published']), rel=0.05)
 
 
 @pytest.mark.parametrize('path', SWIN, ids=lambda path: path.stem)
 def test_swin_settings_are_the_published_ones(path):
     config = load_config(path)
     reducer = plugin_of(config)
-    with open(ROOT / 'tests/data/expedit.csv', newline='') as file:
-        rows = [
-            row for row in csv.DictReader(file) if row['model'].split()[0].lower() == re.split('[-_]', path.stem)[0]
-        ]
-    published = {(row['after'], row['grid'], row['gmacs_published']) for row in rows}
+    rows = [row for row in PUBLISHED if row['model'].split()[0].lower() == re.split('[-_]', path.stem)[0]]
+    published = {(row['after'], row['grid'], row['gflops_published']) for row in rows}
     docstring = path.read_text().partition(' GMACs')[0].split()[-1]
     assert (str(reducer.after), f'{reducer.grid[0]}x{reducer.grid[1]}', docstring) in published
     with DefaultScope.overwrite_default_scope(config.default_scope):

@@ -14,6 +14,11 @@ SETTINGS = [
     dict(graph='knn', knn=3),
     dict(graph='heat', window=(1, 2, 2)),
     dict(graph='knn', knn=4, window=2),
+    dict(graph='looped_heat', sigma=1.5),
+    dict(graph='looped_heat', window=2),
+    dict(graph='heat_knn'),
+    dict(graph='heat_knn', knn=6, normalize=True, sigma=0.5),
+    dict(graph='heat_knn', knn=9, window=(1, 2, 2)),
 ]
 
 
@@ -42,7 +47,15 @@ def test_equals_dense(settings, n, k):
         assert torch.equal(given, expected)
 
 
-@pytest.mark.parametrize('settings', [dict(sigma=0.12), dict(graph='knn', knn=10)])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(sigma=0.12),
+        dict(graph='knn', knn=10),
+        dict(graph='looped_heat', sigma=0.12),
+        dict(graph='heat_knn', knn=11, sigma=0.12),
+    ],
+)
 @pytest.mark.parametrize('shape', ['moons', 'rings'])
 def test_finds_clusters_that_are_not_round(shape, settings):
     datasets, metrics = pytest.importorskip('sklearn.datasets'), pytest.importorskip('sklearn.metrics')
@@ -137,13 +150,44 @@ def test_a_sample_does_not_depend_on_its_batch():
     assert torch.equal(together[0][1:2], alone[0]) and torch.equal(together[1][1:2], alone[1])
 
 
-@pytest.mark.parametrize('graph', ['heat', 'knn'])
+@pytest.mark.parametrize('graph', spectral.GRAPHS)
 @pytest.mark.parametrize('x', [torch.zeros(1, 6, 3), torch.ones(2, 6, 3), torch.full((1, 6, 3), float('nan'))])
 @pytest.mark.parametrize('k', [1, 3, 6])
 def test_equal_points_end_well(x, k, graph):
     medoids, labels = spectral_medoids(x, k, graph=graph)
     assert all(len(set(row.tolist())) == k for row in medoids)
     assert torch.equal(labels.gather(1, medoids), torch.arange(k).expand_as(medoids))
+
+
+def as_published(x, k, sigma, knn=None):
+    """CenterCLIP's steps, literally, on one sample: heat kernel, nearest neighbours, Laplacian and its SVD."""
+    squared = (x[:, None] - x[None]).square().sum(dim=2)
+    weights = torch.exp(-squared / (2 * sigma**2))
+    if knn is not None:
+        near = weights >= weights.topk(knn, dim=1).values[:, -1:]
+        weights = weights * (near | near.T)
+    degrees = weights.sum(dim=1)
+    inverse = torch.diag(degrees**-0.5)
+    laplacian = inverse @ (torch.diag(degrees) - weights) @ inverse
+    rows = torch.linalg.svd(laplacian).U[:, -k:]
+    return F.normalize(rows, dim=1)
+
+
+@pytest.mark.parametrize('knn', [None, 10, 15])
+@pytest.mark.parametrize('normalize, sigma', [(False, 4.0), (True, 0.5)])
+def test_published_graphs(features, knn, normalize, sigma):
+    """Points of one embedding are as far from each other as those of the other, whatever basis a solver gives."""
+    x = features(31, (6, 7, 7, 16)).reshape(3, 98, 16)
+    points = F.normalize(x, dim=2) if normalize else x
+    settings = dict(graph='looped_heat') if knn is None else dict(graph='heat_knn', knn=knn)
+    medoids, labels = spectral_medoids(x, 12, sigma=sigma, normalize=normalize, **settings)
+    plain = spectral_medoids(x, 12, sigma=sigma, normalize=normalize, graph='heat' if knn is None else 'knn')[0]
+    for i, sample in enumerate(points.double()):
+        rows = as_published(sample, 12, sigma, knn)
+        distances = spectral._rounded_distances(rows[None])
+        expected = dense._choose_medoids(distances[0], x[i].norm(dim=1), 12)
+        assert torch.equal(medoids[i], expected[0]) and torch.equal(labels[i], expected[1])
+    assert not torch.equal(plain, medoids)
 
 
 @pytest.mark.parametrize('value', [float('inf'), float('nan'), 1e30])
@@ -170,6 +214,7 @@ def test_half_precision_and_other_strides_measure_the_same():
         (dict(sigma=0.0), 'sigma=0'),
         (dict(knn=5), 'knn=5'),
         (dict(graph='knn', knn=0), 'knn=0'),
+        (dict(graph='looped_heat', knn=5), 'knn=5'),
         (dict(window=1), 'positions'),
         (dict(window=1, positions=torch.zeros(3, 2)), 'positions'),
         (dict(x=torch.randn(0, 3, 2)), 'B >= 1'),

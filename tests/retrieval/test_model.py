@@ -157,13 +157,15 @@ def test_pretrained_weights_are_loaded_for_training_alone(tmp_path):
     other = open_clip.CLIP(**copy.deepcopy(CLIP))
     torch.save(other.state_dict(), tmp_path / 'clip.pt')
     clip = dict(config=CLIP, pretrained=str(tmp_path / 'clip.pt'))
-    setting = dict(type='ClipRetrieval', clip=clip, temporal=dict(layers=1))
+    clustering = dict(segments=2, clusters=3, cluster_embedding='positions', width=other.visual.proj.shape[0])
+    setting = dict(type='ClipRetrieval', clip=clip, temporal=dict(layers=1), clustering=clustering, after=0)
     model = MODELS.build(setting)
     before = copy.deepcopy(model.state_dict())
     model.init_weights()
     for name, value in other.state_dict().items():
         assert torch.equal(model.state_dict()[f'encoder.clip.{name}'], value)
     assert not torch.equal(before['encoder.clip.visual.proj'], other.state_dict()['visual.proj'])
+    assert torch.equal(model.encoder.clustering.cluster_embedding, other.visual.positional_embedding[1:4])
     attention = other.transformer.resblocks[0].attn
     assert torch.equal(model.encoder.temporal.layers[0].self_attn.in_proj_weight, attention.in_proj_weight)
 

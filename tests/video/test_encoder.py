@@ -161,6 +161,84 @@ def test_size_bias_is_exact_for_equal_tokens(name, mode):
     assert torch.allclose(VideoEncoder(visual, schedule, after=(1, 2))(video), plain, atol=1e-5)
 
 
+def shifted_by_hand(x, blocks, after, frames, norm, prefix=1):
+    """Every block's two parts, with the class token shifted before each."""
+    shift = SegmentClustering(algorithm='token_shift')
+
+    def shifted(x):
+        return shift(x.unflatten(0, (-1, frames)), num_prefix_tokens=prefix).flatten(0, 1)
+
+    for index, block in enumerate(blocks):
+        x = shifted(x) if index >= after else x
+        x = x + attend(block, x)
+        x = shifted(x) if index >= after else x
+        x = x + block.mlp(getattr(block, norm)(x))
+    return x
+
+
+def attend(block, x):
+    normed = block.ln_1(x) if hasattr(block, 'ln_1') else block.norm1(x)
+    return block.attention(normed) if hasattr(block, 'ln_1') else block.attn(normed)
+
+
+@pytest.mark.parametrize('after', [0, 2])
+@pytest.mark.parametrize('mode', ['eval', 'train', 'checkpointing'])
+def test_token_shift_in_every_block(after, mode):
+    visual, video = make_clip().visual, videos(2, 4)
+    plain, blocks = visual(video.flatten(0, 1)), list(visual.transformer.resblocks)
+    visual.train(mode != 'eval')
+    if mode == 'checkpointing':
+        visual.set_grad_checkpointing(True)
+    encoder = VideoEncoder(visual, SegmentClustering(algorithm='token_shift_blocks'), after)
+    x = shifted_by_hand(visual._embeds(video.flatten(0, 1)), blocks, after, 4, 'ln_2')
+    expected = (visual._pool(x)[0] @ visual.proj).unflatten(0, (2, 4))
+    embeddings = encoder.encode_frames(video)[0]
+    torch.testing.assert_close(embeddings, expected, atol=1e-5, rtol=1e-5)
+    weights = list(visual.parameters())
+    ours = torch.autograd.grad(embeddings.square().sum(), weights, allow_unused=True)
+    theirs = torch.autograd.grad(expected.square().sum(), weights, allow_unused=True)
+    for given, wanted in zip(ours, theirs):
+        assert (given is None) == (wanted is None)
+        assert given is None or torch.allclose(given, wanted, atol=1e-3, rtol=1e-3)
+    visual.eval()
+    assert list(visual.transformer.resblocks) == blocks and torch.equal(visual(video.flatten(0, 1)), plain)
+    once = VideoEncoder(visual, SegmentClustering(algorithm='token_shift'), after)
+    assert not torch.allclose(once.encode_frames(video)[0], embeddings, atol=1e-3)
+
+
+def test_token_shift_in_every_block_of_a_timm_tower():
+    visual, video = make_timm(), videos(2, 3, 160)
+    trunk = visual.trunk
+    encoder = VideoEncoder(visual, SegmentClustering(algorithm='token_shift_blocks'), 1)
+    x = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(video.flatten(0, 1))))
+    x = trunk.norm(shifted_by_hand(x, trunk.blocks, 1, 3, 'norm2', trunk.num_prefix_tokens))
+    expected = visual.head(trunk.forward_head(x)).unflatten(0, (2, 3))
+    torch.testing.assert_close(encoder.encode_frames(video)[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_token_shift_in_every_block_of_short_videos_and_before_a_clustering():
+    shift, few = SegmentClustering(algorithm='token_shift_blocks'), kmedoids(2, 3)
+    encoder, video = VideoEncoder(make_clip(), [shift, few], (0, 2)), videos(2, 6)
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    padded = encoder(video, mask)
+    assert torch.allclose(padded[1], encoder(video[1:, :4])[0], atol=1e-5)
+    # After the clustering nothing is shifted.
+    blocks = encoder.visual.transformer.resblocks
+    x = shifted_by_hand(encoder.visual._embeds(video[0]), blocks[:2], 0, 6, 'ln_2')
+    x = few(x.unflatten(0, (1, 6))).flatten(0, 1)
+    for block in blocks[2:]:
+        x = block(x)
+    expected = (encoder.visual._pool(x)[0] @ encoder.visual.proj)[None]
+    assert torch.allclose(padded[:1], mean_pooled(expected), atol=1e-5)
+
+
+def test_token_shift_in_blocks_of_unknown_parts():
+    visual = make_clip(qk_norm=True, ls_init_value=0.1).visual
+    encoder = VideoEncoder(visual, SegmentClustering(algorithm='token_shift_blocks'), 0)
+    with pytest.raises(ValueError, match='token_shift_blocks does not know where .* has its MLP'):
+        encoder(videos())
+
+
 def test_size_bias_in_one_step_of_a_schedule():
     visual = make_clip().visual
     video = equal_patches(visual, videos(2, 1)).expand(-1, 4, -1, -1, -1)

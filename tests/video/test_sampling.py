@@ -46,6 +46,17 @@ def test_random_takes_one_of_each_part_and_reaches_all():
         assert set(seen[:, part]) == set(range(edges[part], edges[part + 1]))
 
 
+@pytest.mark.parametrize('n', [13, 23, 24, 31, 400])
+def test_tsn_takes_one_of_each_whole_part_and_never_the_rest(n):
+    """CenterCLIP's training: i * (n // frames) + randint(n // frames)."""
+    draw = np.random.default_rng(0)
+    seen = np.stack([pick(n, 12, 'tsn', draw) for _ in range(1000)])
+    length = n // 12
+    for part in range(12):
+        assert set(seen[:, part]) == set(range(part * length, (part + 1) * length))
+    assert pick(12, 12, 'tsn').tolist() == list(range(12)) and pick(5, 12, 'tsn').tolist() == list(range(5))
+
+
 def test_random_follows_the_seed():
     np.random.seed(3)
     first = sample_frames(1000, 10, how='random')

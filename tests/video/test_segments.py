@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from fewtokens.ops import k_medoids, spectral_medoids
@@ -19,13 +20,17 @@ EVERY = [
     dict(clusters=5, p=1.0),
     dict(clusters=5, metric='cosine'),
     dict(clusters=5, normalize=True),
+    dict(clusters=5, exact=True),
     dict(clusters=5, algorithm='spectral'),
     dict(clusters=5, algorithm='spectral', graph='knn', knn=4, aggregate='mean'),
     dict(clusters=5, algorithm='spectral', window=(1, 1)),
+    dict(clusters=5, algorithm='spectral', graph='looped_heat'),
+    dict(clusters=5, algorithm='spectral', graph='heat_knn'),
     dict(clusters=5, algorithm='sparse_sampling'),
     dict(algorithm='pooling'),
     dict(segments=None, algorithm='temporal_shift'),
     dict(segments=None, algorithm='token_shift'),
+    dict(segments=None, algorithm='token_shift_blocks'),
 ]
 
 
@@ -108,6 +113,37 @@ def test_shifts_move_channels_by_a_frame():
     expected[:, :, 0, :4] = 0
     expected[:, :3, 0, :2], expected[:, 1:, 0, 2:4] = tokens[:, 1:, 0, :2], tokens[:, :3, 0, 2:4]
     assert torch.equal(make(4, algorithm='token_shift')(tokens), expected)
+    assert torch.equal(make(None, algorithm='token_shift_blocks')(tokens), expected)
+
+
+@pytest.mark.parametrize('patches, knn', [(9, 15), (49, 15), (100, 20), (196, 20)])
+def test_published_neighbours_follow_the_number_of_frames(patches, knn):
+    tokens = videos(1, 3, patches)
+    given = make(1, clusters=4, algorithm='spectral', graph='heat_knn')(tokens)
+    assert torch.equal(given, make(1, clusters=4, algorithm='spectral', graph='heat_knn', knn=knn)(tokens))
+
+
+def test_exact_medoids_are_those_of_the_op():
+    tokens = videos(2, 4, 49)
+    medoids, _ = make(2, clusters=49, exact=True).medoids(tokens[:, :2, 1:].flatten(1, 2), 2)
+    assert torch.equal(medoids, k_medoids(tokens[:, :2, 1:].flatten(1, 2), 49, exact=True)[0])
+
+
+def test_cluster_embedding_starts_from_positions():
+    visual = nn.Module()
+    visual.positional_embedding = nn.Parameter(torch.randn(10, 16))
+    clustering = make(clusters=5, cluster_embedding='positions', width=16)
+    assert not clustering.cluster_embedding.any()
+    clustering.start_from_positions(visual)
+    assert torch.equal(clustering.cluster_embedding, visual.positional_embedding[1:6])
+    assert clustering.cluster_embedding.requires_grad
+    for wrong in (nn.Module(), make(clusters=5)):
+        with pytest.raises(ValueError, match='clusters=5 cannot start from positions None'):
+            clustering.start_from_positions(wrong)
+    with pytest.raises(ValueError, match=r'clusters=10 cannot start from positions \(10, 16\)'):
+        make(clusters=10, cluster_embedding='positions', width=16).start_from_positions(visual)
+    with pytest.raises(ValueError, match=r'width=8 is not that of the positions \(10, 16\)'):
+        make(clusters=5, cluster_embedding='positions', width=8).start_from_positions(visual)
 
 
 @pytest.mark.parametrize('options', EVERY)
@@ -184,7 +220,7 @@ def test_half_precision_rounds_what_float32_gives(options, dtype, autocast):
 
 
 @pytest.mark.parametrize('prefix', [0, 1, 5])
-@pytest.mark.parametrize('options', EVERY[:-1])
+@pytest.mark.parametrize('options', EVERY[:-2])
 def test_any_number_of_prefix_tokens(options, prefix):
     tokens = videos(prefix=prefix)
     out = make(**options)(tokens, num_prefix_tokens=prefix, grid=(3, 3))
@@ -279,6 +315,7 @@ def test_bad_settings_are_named(options, message):
         (dict(segments=7), dict(), 'segments=7 must be at most the number of frames, 6'),
         (dict(clusters=19), dict(), "clusters=19 must be at most a segment's number of tokens, 18"),
         (dict(algorithm='token_shift'), dict(), 'segments=3 must be 6'),
+        (dict(algorithm='token_shift_blocks', segments=None), dict(num_prefix_tokens=0), 'token_shift_blocks needs'),
         (dict(algorithm='token_shift', segments=None), dict(num_prefix_tokens=0), 'class token'),
         (dict(algorithm='spectral', window=(1, 1)), dict(), 'needs the grid'),
         (dict(), dict(grid=(2, 3)), '2 x 3'),

@@ -12,7 +12,7 @@ PARTS = {'attn': 'self_attn', 'ln_1': 'norm1', 'ln_2': 'norm2', 'mlp.c_fc': 'lin
 """What CLIP's transformer calls the parts of a layer, and torch's own."""
 
 _RULES = (
-    (r'clip\.(visual|transformer|token_embedding|ln_final)\.(?!conv2|.*\.cluster)', r'encoder.clip.\1.'),
+    (r'clip\.(visual|transformer|token_embedding|ln_final)\.(?!conv2|position_ids|.*cluster)', r'encoder.clip.\1.'),
     (r'clip\.(positional_embedding|text_projection|logit_scale)$', r'encoder.clip.\1'),
     (r'frame_position_embeddings\.weight$', 'encoder.temporal.positions'),
     *(
@@ -20,9 +20,14 @@ _RULES = (
         for part, name in PARTS.items()
     ),
 )
-# Sizes that OpenAI's files carry beside the weights, and the graph mask that a spectral clustering gets from its
-# settings.
-_NO_WEIGHT = re.compile(r'clip\.(input_resolution|context_length|vocab_size)$|.*\.spg$')
+_CLUSTERS = re.compile(r'clip\.visual\.transformer\.resblocks\.(\d+)\.tokencluster_inter\.cluster_embed$')
+"""The vectors that a clustering before a block adds to what it keeps."""
+# Sizes that OpenAI's files carry beside the weights, the graph mask that a spectral clustering gets from its settings,
+# vectors of frames that the published code makes and never adds, and the numbers of positions.
+_NO_WEIGHT = re.compile(
+    r'clip\.(input_resolution|context_length|vocab_size)$|.*\.spg$|.*\.tokencluster_inter\.cluster_frame_embed$'
+    r'|clip\.visual\.position_ids$'
+)
 
 
 def convert_retrieval_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -30,7 +35,7 @@ def convert_retrieval_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     CLIP's own names are the same in OpenAI's code and open_clip. The config needs the quick form of GELU that OpenAI's
     models have (`clip=dict(name='ViT-B-32', quick_gelu=True)`), `temporal=dict(layers=4, max_frames=77)` for seqTransf,
-    and the clustering that the checkpoint was trained with, which has no weights.
+    and the clustering that the checkpoint was trained with, whose only weights are those of `cluster_embedding=True`.
 
     Raises:
         ValueError: another model's weights, or parts that `ClipRetrieval` has no place for.
@@ -40,8 +45,9 @@ def convert_retrieval_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         shown = ', '.join(list(weights)[:4]) or 'none'
         raise ValueError(f'these are not the weights of CLIP4Clip or CenterCLIP with a ViT; the keys are {shown}')
     converted, lost = {}, []
+    clusterings = sorted(int(found[1]) for key in weights if (found := _CLUSTERS.match(key)))
     for key, value in weights.items():
-        name = _rename(key)
+        name = _rename_clusters(key, clusterings) if _CLUSTERS.match(key) else _rename(key)
         if name is not None:
             converted[name] = value.float()
         elif not _NO_WEIGHT.match(key):
@@ -50,9 +56,15 @@ def convert_retrieval_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         more = ', …' if len(lost) > 4 else ''
         raise ValueError(
             f'{len(lost)} of {len(weights)} keys have no place in ClipRetrieval, which has meanP and seqTransf on 2d '
-            f'patches and no embeddings of clusters from these files: {", ".join(lost[:4])}{more}'
+            f'patches (no published result has others): {", ".join(lost[:4])}{more}'
         )
     return converted
+
+
+def _rename_clusters(key: str, clusterings: list[int]) -> str:
+    if len(clusterings) == 1:
+        return 'encoder.clustering.cluster_embedding'
+    return f'encoder.clustering.{clusterings.index(int(_CLUSTERS.match(key)[1]))}.cluster_embedding'
 
 
 def _rename(key: str) -> str | None:

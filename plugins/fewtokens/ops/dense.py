@@ -95,17 +95,23 @@ def k_medoids(
     normalize: bool = False,
     max_iters: int = 100,
     tol: float = 1e-6,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    medoids, labels = zip(*(_k_medoids_one(sample, k, metric, p, normalize, max_iters, tol) for sample in x))
+    chosen = []
+    for sample in x:
+        norms = sample.norm(dim=1)
+        points = sample / (norms[:, None] + 1e-6) if normalize or metric == 'cosine' else sample
+        chosen.append(_choose_medoids(_distances(points, metric, p, exact), norms, k, max_iters, tol))
+    medoids, labels = zip(*chosen)
     return torch.stack(medoids), torch.stack(labels)
 
 
-def _k_medoids_one(x: Tensor, k: int, metric: str, p: float, normalize: bool, max_iters: int, tol: float):
-    norms = x.norm(dim=1)
-    if normalize or metric == 'cosine':
-        x = x / (norms[:, None] + 1e-6)
-    distances = 1 - x @ x.T if metric == 'cosine' else torch.cdist(x, x, p)
-    return _choose_medoids(distances, norms, k, max_iters, tol)
+def _distances(x: Tensor, metric: str, p: float, exact: bool) -> Tensor:
+    if metric == 'euclidean' and p == 2 and not exact:
+        return torch.cdist(x, x)
+    x = x.double()
+    apart = torch.cdist(x, x, p, 'donot_use_mm_for_euclid_dist')
+    return (apart if metric == 'euclidean' else torch.where(apart == 0, 0, 1 - x @ x.T)).float()
 
 
 def _choose_medoids(distances: Tensor, norms: Tensor, k: int, max_iters: int = 100, tol: float = 1e-6):
@@ -121,7 +127,7 @@ def _choose_medoids(distances: Tensor, norms: Tensor, k: int, max_iters: int = 1
         moved = medoids.clone()
         for cluster in range(k):
             members = (labels == cluster).nonzero()[:, 0]
-            moved[cluster] = members[distances[members][:, members].sum(dim=1).argmin()]
+            moved[cluster] = members[distances[members][:, members].double().sum(dim=1).argmin()]
         if ((moved == medoids) | (distances[moved, medoids] <= tol)).all():
             break
         medoids = moved
@@ -156,13 +162,18 @@ def spectral_medoids(
 
 
 def _graph(points: Tensor, graph: str, sigma: float, knn: int | None, positions: Tensor | None, window) -> Tensor:
-    squared = squared_distances(points[None], points[None])[0].fill_diagonal_(torch.inf)
+    looped = graph in ('looped_heat', 'heat_knn')
+    squared = squared_distances(points[None], points[None])[0].fill_diagonal_(0 if looped else torch.inf)
+    linked = torch.zeros_like(squared)
+    if graph == 'heat_knn':  # chosen before the window
+        for i, row in enumerate(squared):
+            linked[i] = row <= row.sort().values[min(knn or 10, len(row)) - 1]
+        squared = squared.masked_fill(linked + linked.T == 0, torch.inf)
     if window is not None:
         apart = (positions[:, None] - positions[None]).abs() > torch.as_tensor(window)
         squared = squared.masked_fill(apart.any(dim=2), torch.inf)
-    if graph == 'heat':
+    if graph != 'knn':
         return (-squared / (2 * sigma**2)).exp()
-    linked = torch.zeros_like(squared)
     for i, row in enumerate(squared):
         for j in row.argsort(stable=True)[: knn or 10]:
             linked[i, j] = row[j] < torch.inf

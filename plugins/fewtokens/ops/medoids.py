@@ -1,11 +1,17 @@
 """k-medoids with a deterministic start (KKZ), as CenterCLIP uses it, https://arxiv.org/abs/2205.00823."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from .precision import in_float32
 
 _FAR = 1e30
+_ROWS = 64
+"""Of distances that are measured at once."""
+_EQUAL = 2.0**-40
+"""Points whose squared distance is below this part of their squared lengths are equal, but for float64's rounding."""
 
 
 @torch.no_grad()
@@ -19,12 +25,17 @@ def k_medoids(
     max_iters: int = 100,
     tol: float = 1e-6,
     wait: bool = True,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Picks k of each sample's points so that every point is near one of them.
 
     The first medoid is the point of largest L2 norm, each next one the point farthest from its nearest chosen one.
     Then points join their nearest medoid and each cluster takes the member with the smallest sum of distances to the
     others, until no medoid moves. A sample's result does not depend on the rest of the batch.
+
+    Of equals the first is taken, such as of the two members of a cluster of two, on every device and with any number
+    of threads: but for 2-norms on a CPU. There `torch.cdist` leaves some distance between a point and itself, by which
+    the published code, and so this, decides; `exact` rules it out.
 
     Args:
         x: points [B, N, C].
@@ -36,6 +47,7 @@ def k_medoids(
         tol: a medoid that moved no farther than this counts as at rest.
         wait: end when no medoid moves, for which a device is waited for each round. False runs all of `max_iters`,
             with the same result, and reads nothing back, as a CUDA graph needs it: let there be few.
+        exact: measure 2-norms on a CPU too as exactly as all others are.
 
     Returns:
         medoids [B, k] int64, ascending indices of points, and labels [B, N] int64, each point's position in medoids.
@@ -48,7 +60,7 @@ def k_medoids(
     if normalize or metric == 'cosine':
         x = x / (norms[:, :, None] + 1e-6)
     # A point that isn't finite is far from everything, itself included; the rest is clustered as usual.
-    distances = _pairwise_distances(x, metric, p).nan_to_num_(nan=_FAR, posinf=_FAR)
+    distances = _pairwise_distances(x, metric, p, exact).nan_to_num_(nan=_FAR, posinf=_FAR)
     return choose_medoids(distances, norms, k, max_iters, tol, wait)
 
 
@@ -61,10 +73,12 @@ def choose_medoids(
     for _ in range(max_iters):
         among, old = (distances, medoids) if len(active) == len(medoids) else (distances[active], medoids[active])
         moved = _best_members(among, _nearest(among, old), k)
-        shift = among.gather(1, moved[:, :, None].expand(-1, -1, among.shape[2])).gather(2, old[:, :, None])[:, :, 0]
-        # By index too: rounding leaves some distance between a point and itself.
+        shift = among.flatten(1).gather(1, moved * among.shape[2] + old)
+        # By index too: a point that isn't finite is far from itself.
         still = ((moved == old) | (shift <= tol)).all(dim=1)
         moved = torch.where(still[:, None], old, moved)
+        if distances.is_meta:
+            break  # costs are counted there: rounds have no products, and there is nothing to read back
         if not wait:
             medoids = moved
             continue
@@ -87,20 +101,32 @@ def _check(x: Tensor, k: int, metric: str, p: float) -> None:
         raise ValueError(f'p={p} must be positive')
 
 
-def _pairwise_distances(x: Tensor, metric: str, p: float) -> Tensor:
-    """[B, N, N]; how they round must not rest on the rest of the batch."""
-    if x.device.type != 'cpu':
-        # Pair by pair: how a batch of products rounds may rest on its size. One sample after the other would be slow.
-        apart = torch.cdist(x, x, 2.0 if metric == 'cosine' else p, compute_mode='donot_use_mm_for_euclid_dist')
-        if metric != 'cosine':
-            return apart
-        squared = x.square().sum(dim=2)
-        return 1 - (squared[:, :, None] + squared[:, None, :] - apart.square()) / 2
-    if metric == 'cosine':
-        return torch.stack([1 - sample @ sample.T for sample in x])
-    # In clusters of two, both members are equally central: which one is taken, here and in the published code, rests on
-    # the rounding of cdist.
-    return torch.stack([torch.cdist(sample, sample, p) for sample in x])
+def _pairwise_distances(x: Tensor, metric: str, p: float, exact: bool) -> Tensor:
+    """[B, N, N] float32; a sample's must not rest on the rest of the batch."""
+    if metric == 'euclidean' and p == 2 and x.device.type == 'cpu' and not exact:
+        # cdist leaves some distance between a point and itself. That is what decides in the published code between the
+        # two members of a cluster of two, which are equally central.
+        return torch.stack([torch.cdist(sample, sample) for sample in x])
+    # In float64, whose rounding does not show in float32: what is equal comes out equal on every device.
+    x = x.double()
+    squares = x.square().sum(dim=2)
+    count = x.shape[1]
+    distances = x.new_zeros(len(x), count, count, dtype=torch.float32)
+    # Half of all are enough, as they are symmetric.
+    parts = -(-count // _ROWS)
+    for start, end in pairwise(count * part // parts for part in range(parts + 1)):
+        rows, others = slice(start, end), slice(end)
+        if metric == 'euclidean' and p != 2:
+            distances[:, rows, others] = torch.cdist(x[:, rows], x[:, others], p)
+            continue
+        both = squares[:, rows, None] + squares[:, None, others]
+        apart = torch.baddbmm(both, x[:, rows], x[:, others].transpose(1, 2), alpha=-2)
+        # Where points are equal, zeros too; infinite ones are not.
+        equal = apart < (_EQUAL * both).clamp_min_(torch.finfo(x.dtype).tiny)
+        measured = apart.sqrt() if metric == 'euclidean' else 1 - (both - apart) / 2
+        distances[:, rows, others] = measured.masked_fill_(equal, 0)
+    lower = distances.tril_()
+    return lower + lower.tril(-1).transpose(1, 2)
 
 
 def _farthest_first(distances: Tensor, norms: Tensor, k: int) -> Tensor:
@@ -126,7 +152,8 @@ def _nearest(distances: Tensor, medoids: Tensor) -> Tensor:
 
 def _best_members(distances: Tensor, labels: Tensor, k: int) -> Tensor:
     """[B, k]: of each cluster, the member with the smallest sum of distances to the cluster's members."""
-    sums = torch.where(labels[:, :, None] == labels[:, None, :], distances, 0).sum(dim=2)
+    # In float64, where sums are exact: in which order distances are added must not show.
+    sums = torch.where(labels[:, :, None] == labels[:, None, :], distances, 0).sum(dim=2, dtype=torch.float64)
     best = sums.new_full((len(labels), k), torch.inf)
     best.scatter_reduce_(1, labels, sums, 'amin')
     # Of equals the first: the smallest index among the members that reach the cluster's minimum.

@@ -6,6 +6,8 @@ from torch import Tensor
 from .medoids import choose_medoids
 from .precision import in_float32
 
+GRAPHS = ('heat', 'knn', 'looped_heat', 'heat_knn')
+
 
 @torch.no_grad()
 @in_float32
@@ -31,10 +33,14 @@ def spectral_medoids(
     Args:
         x: points [B, N, C].
         k: number of medoids, 1 to N.
-        graph: 'heat' links all points with weights exp(-d^2 / (2 sigma^2)); 'knn' links each with its nearest ones, by
-            weight one where both are among the other's nearest, a half where one is.
-        sigma: the width of 'heat', in units of distance.
-        knn: number of neighbours for 'knn', itself not counted; 10 if None. Clamped to N - 1.
+        graph: how points are linked.
+            'heat', the default: all, with weights exp(-d^2 / (2 sigma^2)).
+            'knn': each with its nearest ones, by weight one where both are among the other's nearest, a half where one
+            is.
+            'looped_heat': as 'heat', and each point with itself, by weight one. CenterCLIP's heat kernel.
+            'heat_knn': as 'looped_heat', where one is among the other's nearest. CenterCLIP's nearest neighbours.
+        sigma: the width of the heat kernel, in units of distance.
+        knn: number of neighbours; 10 if None. A point is one of its own for 'heat_knn', and not for 'knn'. Clamped.
         normalize: measure distances between the points divided by their norms.
         positions: coordinates [N, D] of the points, in space and time for instance; needed by `window`.
         window: link only points whose positions differ by no more than this, in each of the D dimensions.
@@ -54,11 +60,15 @@ def spectral_medoids(
     finite = x.isfinite().all(dim=2)
     # In float64: with tokens far apart, many eigenvalues are tiny, and which are the k smallest would rest on rounding.
     x = torch.where(finite[:, :, None], x, 0).double()
-    near = finite[:, :, None] & finite[:, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-    if window is not None:
-        near &= _within(positions.to(x.device), window)
-    affinity = _heat(x, near, sigma) if graph == 'heat' else _neighbours(x, near, 10 if knn is None else knn)
-    rows = _smallest_eigenvectors(affinity, near.any(dim=2), k)
+    near = finite[:, :, None] & finite[:, None, :]
+    if graph in ('heat', 'knn'):
+        near &= ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    links = near if window is None else near & _within(positions.to(x.device), window)
+    knn = 10 if knn is None else knn
+    if graph == 'heat_knn':
+        links = links & _among_nearest(x, near, knn)
+    affinity = _neighbours(x, links, knn) if graph == 'knn' else _heat(x, links, sigma)
+    rows = _smallest_eigenvectors(affinity, links.any(dim=2), k)
     rows = rows / rows.norm(dim=2, keepdim=True).clamp_min(1e-12)
     return choose_medoids(_rounded_distances(rows), norms.nan_to_num(nan=torch.inf), k, max_iters, tol)
 
@@ -70,12 +80,12 @@ def _check(
         raise ValueError(f'points have shape {tuple(x.shape)}; [B, N, C] with B >= 1 is needed')
     if not 1 <= k <= x.shape[1]:
         raise ValueError(f'k={k} must be between 1 and the number of points, {x.shape[1]}')
-    if graph not in ('heat', 'knn'):
-        raise ValueError(f"graph={graph!r} must be 'heat' or 'knn'")
+    if graph not in GRAPHS:
+        raise ValueError(f'graph={graph!r} must be one of {", ".join(GRAPHS)}')
     if not sigma > 0:
         raise ValueError(f'sigma={sigma} must be positive')
-    if knn is not None and (graph != 'knn' or knn < 1):
-        raise ValueError(f"knn={knn} must be at least 1, and is for graph='knn'")
+    if knn is not None and (graph not in ('knn', 'heat_knn') or knn < 1):
+        raise ValueError(f"knn={knn} must be at least 1, and is for graph='knn' or 'heat_knn'")
     if window is not None and (positions is None or positions.shape[:1] != x.shape[1:2]):
         shape = None if positions is None else tuple(positions.shape)
         raise ValueError(f'window={window} needs positions [{x.shape[1]}, D]; they are {shape}')
@@ -93,6 +103,15 @@ def _heat(x: Tensor, near: Tensor, sigma: float) -> Tensor:
     # By logarithms: far apart, as tokens are, all of a point's weights may be too small for a float.
     half = logits.logsumexp(dim=2).clamp_min(torch.finfo(x.dtype).min) / 2
     return logits.sub_(half[:, :, None]).sub_(half[:, None, :]).exp_()
+
+
+def _among_nearest(x: Tensor, near: Tensor, knn: int) -> Tensor:
+    """[B, N, N] bool: one of the two points is among the other's nearest, itself counted; all that are equally near."""
+    distances = _squared_distances(x).masked_fill_(~near, torch.inf)
+    distances.diagonal(dim1=1, dim2=2).zero_()  # not by rounding farther than its equals
+    farthest = distances.kthvalue(min(knn, x.shape[1]), dim=2, keepdim=True).values
+    nearest = distances <= farthest
+    return nearest | nearest.transpose(1, 2)
 
 
 def _neighbours(x: Tensor, near: Tensor, knn: int) -> Tensor:

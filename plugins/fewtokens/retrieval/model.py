@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..video.clip_models import build_clip, build_tokenizer, embed_dim, load_pretrained
 from ..video.encoder import VideoEncoder
+from ..video.segments import SegmentClustering
 from ..video.settings import ClusteringSettings, build_clustering
 from ..video.temporal import SeqTransf
 from .loss import contrastive_loss
@@ -79,12 +80,16 @@ class ClipRetrieval(BaseModel):
     def init_weights(self) -> None:
         """Loads the pretrained weights that the setting names.
 
-        SeqTransf then starts from the text encoder's, as CLIP4Clip's does, if that is as wide.
+        SeqTransf then starts from the text encoder's, as CLIP4Clip's does, if that is as wide; cluster embeddings from
+        CLIP's positions, if they are to.
         """
         if self.pretrained:
             load_pretrained(self.clip, self.clip_name, self.pretrained)
             if self.encoder.temporal is not None:
                 self.encoder.temporal.start_from_text(getattr(self.clip, 'text', self.clip))
+            for clustering in self.encoder.modules():
+                if isinstance(clustering, SegmentClustering) and clustering.from_positions:
+                    clustering.start_from_positions(self.encoder.visual)
             # Once: a runner may ask again.
             self.pretrained = None
 

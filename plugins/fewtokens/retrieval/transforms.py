@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from ..measure.files import shown, write_whole
-from ..video.sampling import WAYS, candidate_frames, pick
+from ..video.sampling import DRAWN, WAYS, candidate_frames, pick
 from .decode import DECODERS, VideoError, open_video
 
 
@@ -74,7 +74,7 @@ class LoadFrames:
     @property
     def _draws(self) -> bool:
         """Whether what is decoded is more than what is taken: what is kept must serve every draw."""
-        return self.how == 'random' and self.cache_dir is not None
+        return self.how in DRAWN and self.cache_dir is not None
 
     def _decode(self, path: str, seconds: float | None) -> np.ndarray:
         video = open_video(path, self.decoder)

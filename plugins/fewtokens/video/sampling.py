@@ -2,7 +2,9 @@
 
 import numpy as np
 
-WAYS = ('uniform', 'segment', 'random', 'head', 'tail')
+WAYS = ('uniform', 'segment', 'random', 'tsn', 'head', 'tail')
+DRAWN = ('random', 'tsn')
+"""The ways that take others each time."""
 
 
 def candidate_frames(n_frames: int, fps: float, rate: float | None = 1.0) -> np.ndarray:
@@ -31,9 +33,11 @@ def pick(n_candidates: int, frames: int = 12, how: str = 'uniform', random: np.r
     Args:
         how: 'uniform': evenly from the first to the last, rounded down (CLIP4Clip: slice position 2);
             'segment': the middle one of each of `frames` equal parts (CenterCLIP in evaluation);
-            'random': one at random of each part (CenterCLIP in training, after TSN);
+            'random': one at random of each of these parts;
+            'tsn': one at random of each part, where parts are of equal whole length and what remains at the end is
+            never taken (CenterCLIP in training, after TSN): of fewer than twice as many, the first ones;
             'head', 'tail': the first, the last ones (CLIP4Clip: slice positions 0 and 1).
-        random: source of 'random'; numpy's global one, which MMEngine seeds in each worker process, if left out.
+        random: source of what is drawn; numpy's global one, which MMEngine seeds in each worker process, if left out.
 
     Returns:
         Strictly ascending int64 positions among the candidates.
@@ -51,6 +55,8 @@ def pick(n_candidates: int, frames: int = 12, how: str = 'uniform', random: np.r
     if how == 'segment':
         return ((2 * np.arange(frames) + 1) * n_candidates) // (2 * frames)
     edges = np.arange(frames + 1) * n_candidates // frames
+    if how == 'tsn':
+        edges = np.arange(frames + 1) * (n_candidates // frames)
     draw = (random or np.random).random(frames)
     return edges[:-1] + (draw * np.diff(edges)).astype(np.int64)
 

@@ -11,9 +11,9 @@ from ..ops.labels import sum_by_label
 from ..ops.precision import in_float32
 from .frames import group_segments, shift_channels
 
-ALGORITHMS = ('kmedoids', 'spectral', 'pooling', 'sparse_sampling', 'temporal_shift', 'token_shift')
 _SELECTING = ('kmedoids', 'spectral', 'sparse_sampling')
-_SHIFTING = ('temporal_shift', 'token_shift')
+_SHIFTING = ('temporal_shift', 'token_shift', 'token_shift_blocks')
+ALGORITHMS = ('kmedoids', 'spectral', 'pooling', 'sparse_sampling', *_SHIFTING)
 
 
 class SegmentClustering(nn.Module):
@@ -33,14 +33,19 @@ class SegmentClustering(nn.Module):
             'temporal_shift': the first eighth of a patch token's channels comes from the next frame, the second from
             the one before, zeros at the ends.
             'token_shift': the same for the class token alone.
+            'token_shift_blocks': the same, and again in each later block of a `VideoEncoder` before its attention and
+            before its MLP, up to the next step of a schedule. As CenterCLIP compares with, after=0.
         aggregate: 'medoid' keeps each cluster's medoid, 'mean' the mean of its members.
         size_bias: whether attention counts a kept token as often as its cluster has members, by adding the logarithm to
             its scores (ToMe's proportional attention, https://arxiv.org/abs/2210.09461, equation 1). A model that was
             trained without clustering needs it; CenterCLIP, which trains with it, does without.
-        metric, p, normalize: see `fewtokens.ops.k_medoids`.
-        graph, sigma, knn: see `fewtokens.ops.spectral_medoids`.
+        metric, p, normalize, exact: see `fewtokens.ops.k_medoids`.
+        graph, sigma, knn: see `fewtokens.ops.spectral_medoids`. For 'heat_knn', as published, knn is 5 for each of a
+            segment's frames if None, and 5 more where a frame has 100 patches.
         window: for 'spectral', a token is linked only with those at most (frames, patches) away.
-        cluster_embedding: adds a learned vector to each kept token, by its position among them. Starts at zero.
+        cluster_embedding: adds a learned vector to each kept token, by its position among them. Starts at zero; for
+            'positions', where pretrained weights are loaded for training, from CLIP's positions (see
+            `start_from_positions`).
         frame_embedding: adds a learned vector to the tokens of each of at most so many frames, before clustering.
             Starts at zero.
         width: of a token; needed by the embeddings.
@@ -63,20 +68,22 @@ class SegmentClustering(nn.Module):
         sigma: float = 2.0,
         knn: int | None = None,
         window: tuple[int, int] | None = None,
-        cluster_embedding: bool = False,
+        cluster_embedding: bool | str = False,
         frame_embedding: int = 0,
         width: int | None = None,
+        exact: bool = False,
     ) -> None:
         super().__init__()
         self.segments, self.clusters, self.algorithm, self.aggregate = segments, clusters, algorithm, aggregate
         self.size_bias = size_bias
-        self.metric, self.p, self.normalize = metric, p, normalize
+        self.metric, self.p, self.normalize, self.exact = metric, p, normalize, exact
         self.graph, self.sigma, self.knn, self.window = graph, sigma, knn, window
         self._check(cluster_embedding, frame_embedding, width)
+        self.from_positions = cluster_embedding == 'positions'
         self.cluster_embedding = nn.Parameter(torch.zeros(clusters, width)) if cluster_embedding else None
         self.frame_embedding = nn.Parameter(torch.zeros(frame_embedding, width)) if frame_embedding else None
 
-    def _check(self, cluster_embedding: bool, frame_embedding: int, width: int | None) -> None:
+    def _check(self, cluster_embedding: bool | str, frame_embedding: int, width: int | None) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f'algorithm={self.algorithm!r} must be one of {", ".join(ALGORITHMS)}')
         if self.aggregate not in ('medoid', 'mean'):
@@ -88,16 +95,41 @@ class SegmentClustering(nn.Module):
                 raise ValueError(f'{name}={value!r} must be a whole number of at least 1 for {self.algorithm}')
         if self.window is not None and self.algorithm != 'spectral':
             raise ValueError(f"window={self.window} is for algorithm='spectral', not {self.algorithm!r}")
+        if cluster_embedding not in (False, True, 'positions'):
+            raise ValueError(f"cluster_embedding={cluster_embedding!r} must be True, False or 'positions'")
         if (cluster_embedding or self.size_bias) and self.algorithm not in _SELECTING:
             wanted = 'cluster_embedding' if cluster_embedding else 'size_bias'
             raise ValueError(f'{self.algorithm} has no clusters: {wanted} is for {", ".join(_SELECTING)}')
         if (cluster_embedding or frame_embedding) and width is None:
             raise ValueError('width=None must be the width of a token when there are embeddings')
 
+    def start_from_positions(self, visual: nn.Module) -> None:
+        """Starts the cluster embedding from the positions of CLIP's first patches, as published.
+
+        Args:
+            visual: CLIP's visual tower.
+
+        Raises:
+            ValueError: there is no such embedding, or the tower has too few positions, or of another width.
+        """
+        positions = getattr(visual, 'positional_embedding', None)
+        shape = None if positions is None else tuple(positions.shape)
+        if self.cluster_embedding is None or positions is None or len(positions) <= self.clusters:
+            raise ValueError(f'cluster_embedding of clusters={self.clusters} cannot start from positions {shape}')
+        if positions.shape[1] != self.cluster_embedding.shape[1]:
+            raise ValueError(f'width={self.cluster_embedding.shape[1]} is not that of the positions {shape}')
+        # The first is the class token's.
+        self.cluster_embedding.data.copy_(positions.detach()[1 : self.clusters + 1])
+
     @property
     def selects(self) -> bool:
         """Whether few of the tokens are kept, which then stand on no grid."""
         return self.algorithm in _SELECTING
+
+    @property
+    def shifts_within(self) -> bool:
+        """Whether blocks after it shift their tokens too."""
+        return self.algorithm == 'token_shift_blocks'
 
     @property
     def needs_all_patches(self) -> bool:
@@ -221,11 +253,12 @@ class SegmentClustering(nn.Module):
             medoids [G, K] int64, ascending places among the N, and labels [G, N] int64, places among the K.
         """
         if self.algorithm == 'kmedoids':
-            return k_medoids(patches, self.clusters, self.metric, self.p, self.normalize)
+            return k_medoids(patches, self.clusters, self.metric, self.p, self.normalize, exact=self.exact)
+        knn = self.knn
+        if knn is None and self.graph == 'heat_knn':
+            knn = 5 * frames + 5 * (patches.shape[1] // frames >= 100)
         near = {} if self.window is None else dict(positions=_positions(frames, grid, patches), window=self._reach)
-        return spectral_medoids(
-            patches, self.clusters, self.graph, self.sigma, self.knn, normalize=self.normalize, **near
-        )
+        return spectral_medoids(patches, self.clusters, self.graph, self.sigma, knn, normalize=self.normalize, **near)
 
     @property
     def _reach(self) -> tuple[int, int, int]:
@@ -251,8 +284,8 @@ class SegmentClustering(nn.Module):
             raise ValueError(f'mask is {mask.dtype} {tuple(mask.shape)}; bool {shape[:2]} is needed')
         if mask is not None and not mask.any(dim=1).all():
             raise ValueError(f'video {int(mask.any(dim=1).int().argmin())} of the batch has no real frame')
-        if self.algorithm == 'token_shift' and prefix == 0:
-            raise ValueError('token_shift needs a class token; there is none: temporal_shift fits')
+        if self.algorithm.startswith('token_shift') and prefix == 0:
+            raise ValueError(f'{self.algorithm} needs a class token; there is none: temporal_shift fits')
         if grid is not None and grid[0] * grid[1] != shape[2] - prefix:
             raise ValueError(f'a grid of {grid[0]} x {grid[1]} does not have {shape[2] - prefix} patches')
         if grid is None and self.window is not None:

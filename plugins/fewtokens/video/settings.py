@@ -38,9 +38,10 @@ class ClusteringSettings:
     sigma: float = 2.0
     knn: int | None = None
     window: tuple[int, int] | None = None
-    cluster_embedding: bool = False
+    cluster_embedding: bool | str = False
     frame_embedding: int = 0
     width: int | None = None
+    exact: bool = False
     after: int | Sequence[int] = AFTER
 
     def __post_init__(self) -> None:
@@ -75,7 +76,7 @@ class ClusteringSettings:
         """What a clustering was built with."""
         clusters, frames = clustering.cluster_embedding, clustering.frame_embedding
         learned = dict(
-            cluster_embedding=clusters is not None,
+            cluster_embedding='positions' if clustering.from_positions else clusters is not None,
             frame_embedding=0 if frames is None else len(frames),
             width=next((embedding.shape[1] for embedding in (clusters, frames) if embedding is not None), None),
         )
@@ -92,7 +93,7 @@ class ClusteringSettings:
     @property
     def learns(self) -> bool:
         """Whether it has weights of its own."""
-        return self.cluster_embedding or bool(self.frame_embedding)
+        return bool(self.cluster_embedding or self.frame_embedding)
 
     def build(self) -> SegmentClustering:
         """The clustering of a single stage."""

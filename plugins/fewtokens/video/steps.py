@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..hosts import AttentionContext, Host, WholeGrid
 from .segments import SegmentClustering
+from .twins import with_parts
 
 
 class ClusteringStep(nn.Module):
@@ -68,9 +69,22 @@ class ClusteringStep(nn.Module):
         self.context, self.done = AttentionContext(layout, bias), True
         return self.host.with_tokens(x, tokens.flatten(0, 1), layout)
 
-    def around(self, index: int, block: nn.Module) -> nn.Module:
-        """A later block, with attention that counts tokens if the clustering wants it."""
+    def around(self, index: int, first: bool, block: nn.Module) -> nn.Module:
+        """A later block, with attention that counts tokens, or with shifts, if the clustering wants it.
+
+        Args:
+            index: of the block.
+            first: whether it is the first after the step.
+        """
+        if self.clustering.shifts_within:
+            return _ShiftingBlock(block, self, first)
         return _CountingBlock(index, block, self) if self.clustering.size_bias else block
+
+    def shift(self, x: Any) -> Any:
+        """A block's input, or what it is within a block, with its class tokens shifted once more."""
+        prefix = self.host.num_prefix_tokens
+        tokens = self.clustering(self.host.tokens(x).unflatten(0, (self.videos, -1)), self.mask, prefix)
+        return self.host.with_tokens(x, tokens.flatten(0, 1), WholeGrid(prefix, None))
 
 
 class _CountingBlock(nn.Module):
@@ -80,3 +94,33 @@ class _CountingBlock(nn.Module):
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         return self.step.host.call(self.index, self.block, x, args, kwargs, self.step.context)
+
+
+class _ShiftingBlock(nn.Module):
+    """A block whose class token is shifted before attention, if the step hasn't done it, and again before the MLP."""
+
+    def __init__(self, block: nn.Module, step: ClusteringStep, first: bool) -> None:
+        super().__init__()
+        parts = step.host.sublayers(block)
+        norm = None if parts is None else parts.mlp_norm
+        if norm is None:
+            raise ValueError(f'token_shift_blocks does not know where {type(block).__name__} has its MLP')
+        self.name = next(name for name, part in block.named_modules() if part is norm)
+        self.block, self.step, self.first = block, step, first
+
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        norm = _ShiftedNorm(self.block.get_submodule(self.name), self.step)
+        out = with_parts(self.block, {self.name: norm})(x if self.first else self.step.shift(x), *args, **kwargs)
+        # The block has added the MLP's output to what its norm was given, which was not shifted.
+        return out + norm.moved
+
+
+class _ShiftedNorm(nn.Module):
+    def __init__(self, norm: nn.Module, step: ClusteringStep) -> None:
+        super().__init__()
+        self.norm, self.step, self.moved = norm, step, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifted = self.step.shift(x)
+        self.moved = shifted - x
+        return self.norm(shifted)

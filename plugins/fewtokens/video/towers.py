@@ -3,12 +3,12 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MethodType
 
 from torch import nn
 
 from ..hosts import Host, ReplacedCall, find_host
 from .steps import ClusteringStep
+from .twins import with_parts
 
 _FITTING = "open_clip's VisionTransformer fits, and timm's VisionTransformer and Eva without rotary positions"
 _REASONS = dict(
@@ -37,12 +37,12 @@ class Tower:
             if index in steps:
                 step = steps[index]
                 chain.append(step)
-            chain.append(block if step is None else step.around(index, block))
+            chain.append(block if step is None else step.around(index, index in steps, block))
         path, blocks = self._find_list()
         chained = nn.Sequential(*chain) if isinstance(blocks, nn.Sequential) else type(blocks)(chain)
         entry = copy.copy(self.host.entry)
         ReplacedCall(entry, steps[min(steps)].see_entry)
-        return _with_parts(self.visual, {path: chained, self._path_of(self.host.entry): entry})
+        return with_parts(self.visual, {path: chained, self._path_of(self.host.entry): entry})
 
     def _find_list(self) -> tuple[str, nn.ModuleList | nn.Sequential]:
         """The module that the blocks are entries of, and its path."""
@@ -53,23 +53,6 @@ class Tower:
 
     def _path_of(self, part: nn.Module) -> str:
         return next(path for path, module in self.visual.named_modules() if module is part)
-
-
-def _with_parts(module: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
-    """A module that shares everything with another but some of its parts, which are given by their paths."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    within: dict[str, dict[str, nn.Module]] = {}
-    for path, part in parts.items():
-        name, _, rest = path.partition('.')
-        within.setdefault(name, {})[rest] = part
-    for name, inner in within.items():
-        twin._modules[name] = inner[''] if '' in inner else _with_parts(module._modules[name], inner)
-    for key, value in vars(module).items():
-        # Such as a forward of the user's own.
-        if isinstance(value, MethodType) and value.__self__ is module:
-            setattr(twin, key, MethodType(value.__func__, twin))
-    return twin
 
 
 def find_tower(visual: nn.Module) -> Tower:
