@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Optional
 
 from torch import Tensor, nn
 
+from . import shifted_windows
 from .attention import AttentionContext, Context
 from .base import Handle, Host, class_names, register_host
 from .layout import Grid, Layout, Windows
 from .mmseg_vit import mmcv_sublayers
-from .relative_positions import table_bias
 from .replaced import ReplacedCall
-from .shifted_windows import attend_in_windows, half_windows, shift
+from .shifted_windows import WindowWeights, half_windows
 from .spread import Sublayers
 
 _MODULES = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
@@ -101,12 +101,17 @@ def attend(module: nn.Module, x: Tensor, layout: Windows, key_bias: Tensor | Non
         layout: theirs.
         key_bias: added to the logits of each token as a key, [B, H*W].
     """
-    msa = module.w_msa
     shifts = half_windows(layout, [module.shift_size] * 2)
-    qkv = msa.qkv(shift(layout.pad(x), shifts)).unflatten(-1, (3, msa.num_heads, -1))
-    keys = None if key_bias is None else shift(layout.pad(key_bias[..., None]), shifts)
-    # Made anew each time: optimizers and averages change the live table.
-    bias = table_bias(msa.relative_position_bias_table, msa.window_size, layout.grid)
-    dropout = msa.attn_drop.p if msa.training else 0.0
-    out = attend_in_windows(qkv, layout, shifts, bias, keys, dropout, msa.scale)
-    return module.drop(layout.crop(shift(msa.proj_drop(msa.proj(out)), shifts, back=True)))
+    return module.drop(shifted_windows.attend(weights_of(module.w_msa), x, layout, shifts, key_bias))
+
+
+def weights_of(msa: nn.Module) -> WindowWeights:
+    """Of a WindowMSA."""
+    return WindowWeights(
+        project=lambda x: msa.qkv(x).unflatten(-1, (3, msa.num_heads, -1)).unbind(-3),
+        out=lambda x: msa.proj_drop(msa.proj(x)),
+        table=msa.relative_position_bias_table,
+        window=msa.window_size,
+        scale=msa.scale,
+        dropout=msa.attn_drop.p if msa.training else 0.0,
+    )

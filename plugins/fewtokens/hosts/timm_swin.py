@@ -1,8 +1,8 @@
 """timm's SwinTransformer v1 and v2: tokens [B, H, W, C], reduced within windows until the end of a stage."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Optional
 
 import torch
@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from .attention import Context
 from .base import Handle, Host, class_names, register_host
 from .layout import Grid, Layout, Windows
-from .relative_positions import table_bias
 from .replaced import ReplacedCall
-from .shifted_windows import attend_in_windows, half_windows, shift
+from .shifted_windows import WindowWeights, attend_in_windows, continuous_table, half_windows, scaled_cosines, shift
 from .spread import Sublayers
 from .timm_vit import mlp_sublayers
 
@@ -117,35 +116,42 @@ def attend(block: nn.Module, x: Tensor, layout: Windows, key_bias: Tensor | None
         layout: theirs.
         key_bias: added to the logits of each token as a key, [B, H*W].
     """
-    attn = block.attn
     # The block's own shift may be another than half of its window; that of fewer tokens is half of theirs.
     shifts = half_windows(layout, block.shift_size) if layout.grid != block.window_size else block.shift_size
     # Shifted first, and then made whole windows, as the host does.
-    image = layout.pad(shift(x, shifts).flatten(1, 2))
+    windows = layout.cut(layout.pad(shift(x, shifts).flatten(1, 2)))
     keys = None
     if key_bias is not None:
-        keys = layout.pad(shift(key_bias.unflatten(1, layout.extent)[..., None], shifts).flatten(1, 2))
-    make = projected if hasattr(attn, 'relative_position_bias_table') else projected_for_cosines
-    qkv, table, scale = make(attn, image)
-    bias = table_bias(table, attn.window_size, layout.grid)
-    out = attend_in_windows(qkv, layout, shifts, bias, keys, attn.attn_drop.p if attn.training else 0.0, scale)
-    out = layout.crop(attn.proj_drop(attn.proj(out))).unflatten(1, layout.extent)
-    return shift(out, shifts, back=True)
+        keys = layout.cut(layout.pad(shift(key_bias.unflatten(1, layout.extent)[..., None], shifts).flatten(1, 2)))
+        keys = keys[..., 0]
+    out = attend_in_windows(weights_of(block.attn), windows, layout, shifts, keys)
+    return shift(layout.crop(layout.uncut(out)).unflatten(1, layout.extent), shifts, back=True)
 
 
-def projected(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Queries, keys and values [..., 3, heads, D], the table of positions and the scale of Swin v1."""
-    return attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)), attn.relative_position_bias_table, attn.scale
+def weights_of(attn: nn.Module) -> WindowWeights:
+    """Of a WindowAttention of Swin v1 or v2."""
+    first = hasattr(attn, 'relative_position_bias_table')
+    return WindowWeights(
+        project=partial(projected if first else projected_for_cosines, attn),
+        out=lambda x: attn.proj_drop(attn.proj(x)),
+        table=(
+            attn.relative_position_bias_table if first else continuous_table(attn.cpb_mlp, attn.relative_coords_table)
+        ),
+        window=attn.window_size,
+        scale=attn.scale if first else 1.0,
+        dropout=attn.attn_drop.p if attn.training else 0.0,
+    )
 
 
-def projected_for_cosines(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, float]:
-    """As `projected`, of Swin v2: logits are scaled cosines, and a small MLP makes the table."""
+def projected(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [..., heads, D] of Swin v1."""
+    return attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
+
+
+def projected_for_cosines(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `projected`, of Swin v2."""
     if attn.q_bias is None:
         qkv = attn.qkv(x)
     else:
         qkv = F.linear(x, attn.qkv.weight, torch.cat([attn.q_bias, attn.k_bias, attn.v_bias]))
-    query, key, value = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
-    scale = attn.logit_scale.clamp(max=math.log(100.0)).exp()[:, 0]
-    query, key = F.normalize(query, dim=-1) * scale, F.normalize(key, dim=-1)
-    table = 16 * attn.cpb_mlp(attn.relative_coords_table).flatten(0, 2).sigmoid()
-    return torch.stack([query, key, value.to(query.dtype)], dim=-3), table, 1.0
+    return scaled_cosines(*qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3), attn.logit_scale)
