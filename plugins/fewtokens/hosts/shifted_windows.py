@@ -3,18 +3,41 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops.tables import kept
 from .attention import biased_attention
+from .base import Host
 from .layout import Grid, Windows
 from .relative_positions import table_bias
 
 MASKED = -100
 """What hosts add to the logits of pairs that are not neighbours in the image."""
+
+
+@dataclass(frozen=True)
+class SwinHost(Host):
+    """What Swins have in common: tokens are reduced within windows until the end of a stage."""
+
+    defaults: ClassVar[dict[str, Any]] = dict(iters=3, k=25)
+    relative_positions: ClassVar[bool] = True
+    grid_is: ClassVar[str] = 'tokens in an attention window'
+
+    ends: tuple[int, ...] = ()
+    """For each stage, the number of blocks until its end."""
+
+    def region_end(self, index: int) -> int:
+        return next(end for end in self.ends if index < end)
+
+
+def describe_stages(stages: Sequence[Sequence[nn.Module]]) -> dict[str, Any]:
+    """The blocks of a Swin's stages, whose outputs are the only ones that its caller sees."""
+    ends = tuple(sum(map(len, stages[: i + 1])) for i in range(len(stages)))
+    return dict(blocks=[block for stage in stages for block in stage], taps=tuple(end - 1 for end in ends), ends=ends)
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,26 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import Context
-from .base import Handle, Host, class_names, register_host
+from .base import Handle, class_names, register_host
 from .layout import Grid, Layout, Windows
 from .replaced import ReplacedCall
-from .shifted_windows import WindowWeights, attend_in_windows, continuous_table, half_windows, scaled_cosines, shift
+from .shifted_windows import (
+    SwinHost,
+    WindowWeights,
+    attend_in_windows,
+    continuous_table,
+    describe_stages,
+    half_windows,
+    scaled_cosines,
+    shift,
+)
 from .spread import Sublayers
 from .timm_vit import mlp_sublayers
 
@@ -23,15 +32,9 @@ STAGES = {f'{V1}Stage', f'{V2}Stage'}
 
 
 @register_host
-@dataclass(frozen=True)
-class TimmSwin(Host):
-    family: ClassVar[str] = 'timm SwinTransformer and SwinTransformerV2'
-    defaults: ClassVar[dict[str, Any]] = dict(iters=3, k=25, temperature=100.0)
-    relative_positions: ClassVar[bool] = True
-    grid_is: ClassVar[str] = 'tokens in an attention window'
-
-    ends: tuple[int, ...] = ()
-    """For each stage, the number of blocks until its end."""
+class TimmSwin(SwinHost):
+    family = 'timm SwinTransformer and SwinTransformerV2'
+    defaults = dict(iters=3, k=25, temperature=100.0)
 
     @classmethod
     def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['TimmSwin']:
@@ -39,17 +42,14 @@ class TimmSwin(Host):
         if not stages:
             return None
         blocks = [list(stage.blocks) for stage in stages]
-        ends = tuple(sum(map(len, blocks[: i + 1])) for i in range(len(blocks)))
         embed = module.patch_embed
         return cls(
             path=path,
             backbone=module,
             entry=embed,
-            blocks=sum(blocks, []),
-            taps=tuple(end - 1 for end in ends),
             nominal_grid=tuple(max(sides) for sides in zip(*(each[0].window_size for each in blocks))),
             image_size=tuple(embed.img_size) if embed.strict_img_size else None,
-            ends=ends,
+            **describe_stages(blocks),
         )
 
     @staticmethod
@@ -59,9 +59,6 @@ class TimmSwin(Host):
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
         return tuple(map(int, output.shape[1:3]))
-
-    def region_end(self, index: int) -> int:
-        return next(end for end in self.ends if index < end)
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
         for end in self.ends[:-1]:
