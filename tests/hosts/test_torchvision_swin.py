@@ -170,6 +170,8 @@ def test_what_is_refused():
         fewtokens.attach(model, fewtokens.Hourglass(2, 5))
     with pytest.raises(ValueError, match='on no grid'):
         fewtokens.attach(model, fewtokens.BipartiteMerge(2, 2))
+    with fewtokens.attach(model, fewtokens.Hourglass(2, 3)), pytest.raises(ValueError, match='torch.fx.*hooks'):
+        feature_extraction.create_feature_extractor(model, ['features.3'])
     # Its blocks are taken apart.
     extractor = feature_extraction.create_feature_extractor(model, ['features.3'])
     with pytest.raises(ValueError, match='no known backbone'):

@@ -11,7 +11,7 @@ import torchvision
 from copies import run_copies_and_half
 from models import randomize, snapshot
 from torch.nn import functional as F
-from torchvision.models import VisionTransformer
+from torchvision.models import VisionTransformer, feature_extraction
 
 import fewtokens
 from fewtokens.measure.macs import count_macs
@@ -180,6 +180,13 @@ def test_nothing_changes_where_nothing_is_reduced():
     host = model(IMAGES)
     with fewtokens.attach(model, fewtokens.SharedUpdate(2, 8)), pytest.warns(UserWarning, match='too few'):
         assert torch.equal(model(IMAGES), host)
+
+
+def test_attached_models_are_not_taken_apart():
+    model = vit()
+    with fewtokens.attach(model, fewtokens.SharedUpdate(2, 3)):
+        with pytest.raises(ValueError, match='torch.fx.*: register forward hooks'):
+            feature_extraction.create_feature_extractor(model, ['encoder.ln'])
 
 
 def test_supported_says_what_fits():
