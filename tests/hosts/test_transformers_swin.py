@@ -88,6 +88,10 @@ def test_maskformer_gives_every_blocks_output_whole_where_it_is_asked_to():
     # What goes into a block and what comes out of it, of two and of four blocks.
     assert [torch.equal(*both) for both in zip(flat, own)] == [True] * 7 + [False] * 9
     assert [one.shape for one in flat] == [one.shape for one in own]
+    with fewtokens.attach(model.model, reducer):
+        assert torch.equal(model.model(WIDE, None, True).hidden_states[2][3], states[2][3])
+        model.model.config.output_hidden_states = True
+        assert torch.equal(model.model(WIDE, output_hidden_states=None).hidden_states[2][3], states[2][3])
 
 
 @torch.no_grad()
@@ -120,6 +124,11 @@ def test_attention_weights_are_refused(kind):
     with fewtokens.attach(model, fewtokens.SharedUpdate(0, 3)):
         with pytest.raises(ValueError, match='output_attentions=True asks for attention between all tokens'):
             model(WIDE, output_attentions=True)
+        model.set_attn_implementation('eager')
+        inner(model).config.output_attentions = True
+        with pytest.raises(ValueError, match='output_attentions=True asks for attention between all tokens'):
+            model(WIDE)
+        inner(model).config.output_attentions = False
         inner(model).config._attn_implementation = 'paged'
         with pytest.raises(ValueError, match="attn_implementation='paged' knows no windows of fewer tokens"):
             model(WIDE)
@@ -134,6 +143,16 @@ def test_nothing_changes_where_nothing_is_reduced(kind):
         with pytest.warns(UserWarning, match='too few'):
             assert torch.equal(run(model, WIDE)[0], host)
     assert (attachment.passes, attachment.skipped) == (0, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ['v1', 'Donut'])
+def test_images_that_the_model_cannot_take_raise_as_they_do(kind):
+    model, small = build(kind), torch.randn(1, 3, 44, 44)
+    with fewtokens.attach(model, fewtokens.SharedUpdate(6, 3)):
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match='size of tensor'):
+                run(model, small)
 
 
 @torch.no_grad()

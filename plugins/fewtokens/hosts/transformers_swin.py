@@ -42,6 +42,8 @@ class TransformersSwin(SwinHost):
 
     arguments: tuple[str, ...] = ()
     """Names of the blocks' arguments after the first."""
+    options: tuple[str, ...] = ()
+    """Names of the backbone's arguments."""
 
     @classmethod
     def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['TransformersSwin']:
@@ -62,7 +64,8 @@ class TransformersSwin(SwinHost):
             backbone=module,
             entry=entry,
             nominal_grid=(window, window),
-            arguments=tuple(inspect.signature(type(described['blocks'][0]).forward).parameters)[2:],
+            arguments=_names(described['blocks'][0])[1:],
+            options=_names(module),
             **described,
         )
 
@@ -81,14 +84,15 @@ class TransformersSwin(SwinHost):
         return tuple(map(int, output[1]))
 
     def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
-        config = self.backbone.config
-        self._refuse_weights(dict(output_attentions=config.output_attentions) | kwargs)
-        every = kwargs.get('output_hidden_states', config.output_hidden_states)
+        named, config = dict(zip(self.options, args)) | kwargs, self.backbone.config
+        weights, states = (named.get(name) for name in ('output_attentions', 'output_hidden_states'))
+        self._refuse_weights(config.output_attentions if weights is None else weights)
+        every = config.output_hidden_states if states is None else states
         return range(len(self.blocks)) if every else [end - 1 for end in self.ends]
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
-        size, window = self._named(args, kwargs)['input_dimensions'], self.blocks[index].window_size
-        return Windows(tuple(map(int, size)), (window, window))
+        named = self._named(index, args, kwargs)
+        return Windows(tuple(map(int, named['input_dimensions'])), (self.blocks[index].window_size,) * 2)
 
     def tokens(self, value: Any) -> Tensor:
         return value if isinstance(value, Tensor) else value[0]
@@ -99,23 +103,25 @@ class TransformersSwin(SwinHost):
     def call(
         self, index: int, forward: Callable, value: Any, args: tuple, kwargs: dict, context: AttentionContext
     ) -> Any:
-        named, kind = self._named(args, kwargs), self.backbone.config._attn_implementation
-        self._refuse_weights(named)
+        named, kind = self._named(index, args, kwargs), self.backbone.config._attn_implementation
+        self._refuse_weights(named.get('output_attentions'))
         if kind not in ('sdpa', 'eager'):
             raise ValueError(f"attn_implementation={kind!r} knows no windows of fewer tokens: 'sdpa' or 'eager' fits")
+        named['input_dimensions'] = given_size(context.layout.extent, self.blocks[index].window_size)
+        return forward(value, **named)
+
+    def _named(self, index: int, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """A block's arguments after the first."""
+        named = dict(zip(self.arguments, args)) | kwargs
         if 'always_partition' in self.arguments:
             if not named.get('always_partition'):
                 # What the block does for images as small as a window: by the size of the image, not of fewer tokens.
                 self.blocks[index].set_shift_and_window_size(named['input_dimensions'])
             named['always_partition'] = True
-        named['input_dimensions'] = given_size(context.layout.extent, self.blocks[index].window_size)
-        return forward(value, **named)
+        return named
 
-    def _named(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-        return dict(zip(self.arguments, args)) | kwargs
-
-    def _refuse_weights(self, named: dict[str, Any]) -> None:
-        if named.get('output_attentions'):
+    def _refuse_weights(self, asked: Any) -> None:
+        if asked:
             raise ValueError(ATTENTIONS)
 
     def sublayers(self, block: nn.Module) -> Sublayers | None:
@@ -134,6 +140,11 @@ class TransformersSwin(SwinHost):
         if hasattr(block, 'cyclic_shift'):
             handles.append(ReplacedCall(block, NoShift(context), name='cyclic_shift'))
         return handles
+
+
+def _names(module: nn.Module) -> tuple[str, ...]:
+    """Of the arguments of a module's own forward."""
+    return tuple(inspect.signature(type(module).forward).parameters)[1:]
 
 
 def _is_known(block: nn.Module) -> bool:
