@@ -12,7 +12,8 @@ from torchvision.models import SwinTransformer, feature_extraction
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 import fewtokens
-from fewtokens.measure.macs import count_macs
+from fewtokens.measure.agreement import final_tokens
+from fewtokens.measure.macs import count_macs, forward
 
 VERSIONS = {'v1': {}, 'v2': dict(block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2)}
 CASES = {
@@ -178,7 +179,15 @@ def test_what_is_refused():
         fewtokens.attach(extractor, fewtokens.Hourglass(2, 3))
 
 
+def test_tokens_that_are_compared_are_the_last_blocks():
+    model, images = swin(), torch.randn(2, 3, 76, 52)
+    (host,) = fewtokens.hosts.find_hosts(model)
+    (tokens,) = final_tokens(host, model, images, forward)
+    with torch.no_grad():
+        assert torch.equal(tokens, model.features(images).flatten(1, 2))
+
+
 def test_supported_says_what_fits():
     text = fewtokens.supported(swin('v2'))
     assert 'torchvision SwinTransformer v1 and v2, 8 blocks, 4 x 4 tokens in an attention window' in text
-    assert 'outputs after blocks 2, 6, 8' in text
+    assert '0 prefix tokens' in text

@@ -1,6 +1,6 @@
 """torchvision's SwinTransformer v1 and v2: tokens [B, H, W, C], reduced within windows until the end of a stage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -30,7 +30,7 @@ ATTENTION = f'{SWIN}.ShiftedWindowAttention'
 @register_host
 class TorchvisionSwin(SwinHost):
     family = 'torchvision SwinTransformer v1 and v2'
-    argument = 'input'
+    ways = ('forward',)
 
     @classmethod
     def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['TorchvisionSwin']:
@@ -43,7 +43,8 @@ class TorchvisionSwin(SwinHost):
             backbone=module,
             entry=module.features[0],
             nominal_grid=tuple(stages[0][0].attn.window_size),
-            **describe_stages(stages),
+            # Its caller sees classes; the tokens they come from are the last block's.
+            **describe_stages(stages) | dict(taps=None),
         )
 
     @staticmethod
@@ -53,6 +54,9 @@ class TorchvisionSwin(SwinHost):
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
         return tuple(map(int, output.shape[1:3]))
+
+    def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
+        return ()
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
         for end in self.ends[:-1]:
