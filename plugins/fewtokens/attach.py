@@ -4,6 +4,7 @@ from torch import nn
 
 from .attachment import refuse_data_parallel
 from .hosts import FAMILIES, Host, find_hosts
+from .hosts.refused import why_refused
 from .reducers import Reducer
 from .reduction import Reduction
 
@@ -69,4 +70,6 @@ def only_host(model: nn.Module) -> Host:
 
 
 def _nothing_found(model: nn.Module) -> str:
-    return f'{type(model).__name__} has no known backbone; known are: {", ".join(family.family for family in FAMILIES)}'
+    reason = why_refused(model)
+    why = f': {reason}' if reason else f'; known are: {", ".join(family.family for family in FAMILIES)}'
+    return f'{type(model).__name__} has no known backbone{why}'

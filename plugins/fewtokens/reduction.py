@@ -209,6 +209,7 @@ class Reduction(Attachment):
 
     def _begin(self, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
+        _refuse_symbolic(*args, *kwargs.values())
         grid, training = self.host.grid(args, kwargs, output), torch.is_grad_enabled()
         seen = self._seen.get() if self._taps is None else self._taps
         if torch.compiler.is_dynamo_compiling():
@@ -230,6 +231,7 @@ class Reduction(Attachment):
 
     def run_block(self, index: int, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         """Calls a block with the tokens that are due, and returns those that its caller expects."""
+        _refuse_symbolic(*args, *kwargs.values())
         state = self._state()
         if state is None:
             return forward(*args, **kwargs)
@@ -539,6 +541,14 @@ def _is_plain(tensor: Tensor) -> bool:
     if torch.compiler.is_dynamo_compiling():
         return True
     return type(tensor) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _refuse_symbolic(*values: Any) -> None:
+    if any(isinstance(value, torch.fx.Proxy) for value in values):
+        raise ValueError(
+            'torch.fx, which takes models apart for their features, sees no tokens that could be reduced: register '
+            'forward hooks on the blocks or stages instead'
+        )
 
 
 def _take_named(name: str, kwargs: dict[str, Any]) -> tuple[Any, tuple, dict[str, Any]]:

@@ -5,13 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
+from counting import Counter
 from mmengine.registry import MODELS, DefaultScope
-from torch import nn
 
-import fewtokens
 from docs.make_published_rows import counted_macs
-from fewtokens.measure.macs import count_macs
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.registry import build_reducer
 
@@ -36,30 +33,6 @@ def backbone():
         backbone = MODELS.build(config.model.backbone).to('meta')
     backbone.eval()
     return backbone
-
-
-class Counter:
-    """Counts as fvcore does: a layer norm is five operations an element, beside the products that torch counts."""
-
-    def __init__(self, backbone):
-        self.backbone, self.norms = backbone, 0
-
-    def __call__(self, reducer=None):
-        """GMACs without and with norms."""
-        self.norms = 0
-        hooks = [m.register_forward_hook(self.norm) for m in self.backbone.modules() if isinstance(m, nn.LayerNorm)]
-        image = torch.empty(1, 3, 1152, 1152, device='meta')
-        if reducer is None:
-            macs = count_macs(self.backbone, image)
-        else:
-            with fewtokens.attach(self.backbone, reducer):
-                macs = count_macs(self.backbone, image)
-        for hook in hooks:
-            hook.remove()
-        return macs / 1e9, (macs + self.norms) / 1e9
-
-    def norm(self, module, args, output):
-        self.norms += 5 * output.numel()
 
 
 @pytest.fixture(scope='module')

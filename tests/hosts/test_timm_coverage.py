@@ -25,6 +25,8 @@ FILES = {
 }  # fmt: skip
 UNSUPPORTED: dict[str, str] = {}
 """By name, why it is refused: a part of the message."""
+REFUSED = {'hiera': 'the order of its mask units', 'swin_transformer_v2_cr': 'norm the sum of all branches'}
+"""By file, why all of its models are."""
 
 
 def small(name, file):
@@ -116,3 +118,15 @@ def test_every_name(file, counts):
     counts[file] = len(names) - len(refused) - len(wrong), len(names)
     assert not wrong, '\n'.join(f'{name}: {message}' for name, message in wrong.items())
     assert set(refused) == set(UNSUPPORTED) & set(names)
+
+
+@pytest.mark.parametrize('file', REFUSED)
+def test_whole_files_are_refused_with_the_reason(file):
+    names = timm.list_models(module=file)
+    assert names
+    for name in names:
+        with torch.device('meta'):
+            model = timm.create_model(name, depths=(1, 1, 1, 1)) if file != 'hiera' else timm.create_model(name)
+        with pytest.raises(ValueError, match=f'has no known backbone: .*{REFUSED[file]}'):
+            fewtokens.attach(model, fewtokens.SharedUpdate(1, 3))
+        assert REFUSED[file] in fewtokens.supported(model)

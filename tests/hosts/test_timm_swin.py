@@ -1,11 +1,11 @@
 """timm's SwinTransformer v1 and v2 against a literal form, block by block and window by window."""
 
 import pytest
-import spread
 import timm
 import torch
 from copies import run_copies_and_half
 from models import randomize, snapshot
+from swin_literal import LiteralBlock, cosine, cosine_table, literal_stages, plain, plain_table
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch.nn import functional as F
@@ -24,102 +24,44 @@ def swin(version='v1', window_size=4, img_size=64, **options):
     return randomize(VERSIONS[version](**{**settings, **options}))
 
 
-def logits_and_values(attn, x):
-    """Of the tokens of a window [N, C]."""
-    query, key, value = (
-        attn.qkv(x) if getattr(attn, 'q_bias', None) is None
-        else attn.qkv(x) + torch.cat([attn.q_bias, torch.zeros_like(attn.v_bias), attn.v_bias])
-    ).unflatten(1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)  # fmt: skip
-    if hasattr(attn, 'logit_scale'):
-        cosines = F.cosine_similarity(query[:, :, None], key[:, None], dim=-1)
-        return cosines * attn.logit_scale.clamp(max=torch.tensor(100.0).log()).exp(), value
-    return query @ key.transpose(1, 2) * attn.scale, value
+def literal_block(block):
+    attn, cosines = block.attn, hasattr(block.attn, 'logit_scale')
 
+    def qkv(x):
+        if getattr(attn, 'q_bias', None) is None:
+            made = attn.qkv(x)
+        else:
+            made = attn.qkv(x) + torch.cat([attn.q_bias, torch.zeros_like(attn.v_bias), attn.v_bias])
+        return made.unflatten(1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)
 
-def literal_attention(block, image, few, log_sizes):
-    """Attention of one image of whole windows [H, W, C], window by window."""
-    attn, rows, columns = block.attn, 2 * few[0] - 1, 2 * few[1] - 1
-    own = [2 * side - 1 for side in attn.window_size]
-    if hasattr(attn, 'cpb_mlp'):
-        table = 16 * torch.sigmoid(attn.cpb_mlp(attn.relative_coords_table)[0]).permute(2, 0, 1)
+    if cosines:
+        logits, table = cosine(attn.logit_scale), cosine_table(attn.cpb_mlp, attn.relative_coords_table)
     else:
-        table = attn.relative_position_bias_table.T.unflatten(1, own)
-    table = F.interpolate(table[None], (rows, columns), mode='bilinear', align_corners=False)[0]
-    down = torch.arange(few[0])[:, None] - torch.arange(few[0]) + few[0] - 1
-    across = torch.arange(few[1])[:, None] - torch.arange(few[1]) + few[1] - 1
-    bias = table[:, down[:, None, :, None], across[None, :, None, :]].flatten(3).flatten(1, 2)
-    shift = [side // 2 if shifts else 0 for side, shifts in zip(few, block.shift_size)]
-    back = [-side for side in shift]
-    rolled, sizes = image.roll(back, (0, 1)), log_sizes.roll(back, (0, 1))
-    wrapped = torch.zeros(image.shape[:2])
-    wrapped[image.shape[0] - shift[0] :] += 2
-    wrapped[:, image.shape[1] - shift[1] :] += 1
-    out = torch.zeros_like(rolled)
-    for r in range(0, image.shape[0], few[0]):
-        for c in range(0, image.shape[1], few[1]):
-            cut = (slice(r, r + few[0]), slice(c, c + few[1]))
-            region = wrapped[cut].flatten()
-            logits, value = logits_and_values(attn, rolled[cut].flatten(0, 1))
-            logits = logits + bias + sizes[cut].flatten() - 100 * (region[:, None] != region)
-            out[cut] = attn.proj((logits.softmax(-1) @ value).transpose(0, 1).flatten(1)).unflatten(0, few)
-    return out.roll(shift, (0, 1))
-
-
-def literal_block(block, image, few, log_sizes, apart):
-    if isinstance(block, timm.models.swin_transformer_v2.SwinTransformerV2Block):
-        image = image + block.norm1(literal_attention(block, image, few, log_sizes))
-        return image + block.norm2(block.mlp(image))
-    if apart is None:
-        image = image + literal_attention(block, block.norm1(image), few, log_sizes)
-        return image + block.mlp(block.norm2(image))
-    share = spread.shares(image, apart)
-    image = image + literal_attention(block, spread.norm(block.norm1, image, share), few, log_sizes)
-    return image + spread.mlp(block, image, share)
-
-
-def literal_stage(stage, image, first, reducer):
-    """One image [H, W, C] through a stage whose first block is number `first` of the backbone."""
-    size, few, records = image.shape[:2], reducer.stages()[0].grid, None
-    for number, block in enumerate(stage.blocks, first):
-        if number == reducer.stages()[0].after:
-            window = block.window_size
-            counts = [-(-side // cell) for side, cell in zip(size, window)]
-            padded = [count * cell for count, cell in zip(counts, window)]
-            before = F.pad(image, (0, 0, 0, padded[1] - size[1], 0, padded[0] - size[0]))
-            image = torch.zeros(counts[0] * few[0], counts[1] * few[1], image.shape[2])
-            log_sizes, apart, records = torch.zeros(image.shape[:2]), torch.zeros(image.shape[:2]), []
-            for r in range(counts[0]):
-                for c in range(counts[1]):
-                    own = tuple(slice(n * cell, n * cell + cell) for n, cell in zip((r, c), window))
-                    cut = tuple(slice(n * side, n * side + side) for n, side in zip((r, c), few))
-                    reduced = reducer.stages()[0].reduce(before[own].flatten(0, 1)[None], window)
-                    image[cut] = reduced.tokens[0].unflatten(0, few)
-                    if reducer.size_bias and reduced.sizes is not None:
-                        log_sizes[cut] = reduced.sizes[0].log().unflatten(0, few)
-                    if reduced.spreads is not None:
-                        apart[cut] = reduced.spreads[0].unflatten(0, few)
-                    records.append((own, cut, reduced.record))
-            apart = None if reduced.spreads is None else apart
-        image = block(image[None])[0] if records is None else literal_block(block, image, few, log_sizes, apart)
-    if records is None:
-        return image
-    whole = torch.zeros(*padded, image.shape[2])
-    for own, cut, record in records:
-        restored = reducer.stages()[0].restore(image[cut].flatten(0, 1)[None], record)[0]
-        whole[own] = restored.unflatten(0, window)
-    return whole[: size[0], : size[1]]
+        logits, table = plain(attn.scale), plain_table(attn.relative_position_bias_table, attn.window_size)
+    return LiteralBlock(
+        run=lambda image: block(image[None])[0],
+        window=block.window_size,
+        shifts=block.shift_size,
+        qkv=qkv,
+        logits=logits,
+        table=table,
+        proj=attn.proj,
+        norm1=block.norm1,
+        norm2=block.norm2,
+        mlp=block.mlp,
+        post=cosines,
+    )
 
 
 @torch.no_grad()
 def literal(model, image, reducer):
     """The outputs of a backbone's stages for one image, [1, C, H, W]."""
     reducer = reducer.with_defaults(dict(iters=3, k=25, temperature=100.0))
-    tokens, outputs, first = model.patch_embed(image[None]), [], 0
-    for stage in model.layers:
-        tokens = literal_stage(stage, stage.downsample(tokens)[0], first, reducer)[None]
-        outputs.append(tokens.permute(0, 3, 1, 2))
-        first += len(stage.blocks)
-    return outputs
+    stages = [[literal_block(block) for block in stage.blocks] for stage in model.layers]
+    outputs = literal_stages(
+        model.patch_embed(image[None])[0], stages, lambda i, x: model.layers[i].downsample(x[None])[0], reducer
+    )
+    return [output.permute(2, 0, 1)[None] for output in outputs]
 
 
 @pytest.mark.parametrize('version', VERSIONS)

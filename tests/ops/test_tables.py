@@ -13,7 +13,7 @@ MAKERS = {
     'tiles': (_tile_tables, lambda n: ((2 * n, 2 * n + 1), (n, n), 5)),
     'relative positions': (relative_offsets, lambda n: ((n, n + 1),)),
     'relative positions with a class token': (relative_index, lambda n: ((n, n + 1),)),
-    'masks of shifted windows': (_shift_mask, lambda n: ((n, n), (n // 2, n // 2), True, False)),
+    'masks of shifted windows': (_shift_mask, lambda n: ((n, n), (n // 2, n // 2), True, False, -100)),
 }
 
 

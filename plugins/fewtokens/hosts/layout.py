@@ -86,7 +86,9 @@ class Windows:
     def pad(self, tokens: Tensor) -> Tensor:
         """[B, H*W, C] as an image of whole windows, zeros below and beside it."""
         down, across = (n * cell - side for n, cell, side in zip(self.counts, self.grid, self.extent))
-        return F.pad(tokens.unflatten(1, self.extent), (0, 0, 0, across, 0, down))
+        image = tokens.unflatten(1, self.extent)
+        # Padding by nothing copies too.
+        return F.pad(image, (0, 0, 0, across, 0, down)) if down or across else image
 
     def crop(self, image: Tensor) -> Tensor:
         """The inverse of `pad`: what stands in the padding is dropped."""

@@ -1,60 +1,129 @@
 """Attention within windows of a grid, shifted by half a window in every other block."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..ops.tables import kept
 from .attention import biased_attention
+from .base import Host
 from .layout import Grid, Windows
+from .relative_positions import table_bias
 
-MASKED = -100.0
+MASKED = -100
 """What hosts add to the logits of pairs that are not neighbours in the image."""
 
 
-def attend_in_windows(
-    qkv: Tensor,
-    layout: Windows,
-    shifts: Grid,
-    bias: Tensor,
-    keys: Tensor | None = None,
-    dropout: float = 0.0,
-    scale: float = 1.0,
+@dataclass(frozen=True)
+class SwinHost(Host):
+    """What Swins have in common: tokens are reduced within windows until the end of a stage."""
+
+    defaults: ClassVar[dict[str, Any]] = dict(iters=3, k=25)
+    relative_positions: ClassVar[bool] = True
+    grid_is: ClassVar[str] = 'tokens in an attention window'
+
+    ends: tuple[int, ...] = ()
+    """For each stage, the number of blocks until its end."""
+
+    def region_end(self, index: int) -> int:
+        return next(end for end in self.ends if index < end)
+
+
+def describe_stages(stages: Sequence[Sequence[nn.Module]]) -> dict[str, Any]:
+    """The blocks of a Swin's stages, whose outputs are the only ones that its caller sees."""
+    ends = tuple(sum(map(len, stages[: i + 1])) for i in range(len(stages)))
+    return dict(blocks=[block for stage in stages for block in stage], taps=tuple(end - 1 for end in ends), ends=ends)
+
+
+@dataclass(frozen=True)
+class WindowWeights:
+    """What attention within windows needs of a module. Made anew each time: optimizers and averages change them."""
+
+    project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    """Queries, keys and values [..., heads, D] of tokens [..., C]."""
+    out: Callable[[Tensor], Tensor]
+    """The projection after attention."""
+    table: Tensor
+    """Of relative positions, [(2H-1)*(2W-1), heads]."""
+    window: Grid
+    """(H, W), what the table is for."""
+    scale: float = 1.0
+    dropout: float = 0.0
+    """Of attention, 0 outside training."""
+    masked: int = MASKED
+
+
+def attend(
+    weights: WindowWeights, x: Tensor, layout: Windows, shifts: Sequence[int], key_bias: Tensor | None = None
 ) -> Tensor:
-    """Attention of an image of whole windows that is shifted already.
+    """Attention of tokens [B, H*W, C] that are made whole windows first, and then shifted.
+
+    Args:
+        layout: of the tokens.
+        shifts: by how many rows and columns.
+        key_bias: added to the logits of each token as a key, [B, H*W].
+    """
+    windows = layout.cut(shift(layout.pad(x), shifts))
+    keys = None if key_bias is None else layout.cut(shift(layout.pad(key_bias[..., None]), shifts))[..., 0]
+    out = attend_in_windows(weights, windows, layout, shifts, keys)
+    return layout.crop(shift(layout.uncut(out), shifts, back=True))
+
+
+def attend_in_windows(
+    weights: WindowWeights, windows: Tensor, layout: Windows, shifts: Sequence[int], keys: Tensor | None = None
+) -> Tensor:
+    """Attention within the windows of an image that was shifted before it was cut, [B, rows, columns, h*w, C].
 
     Windows of the last row and column need a mask after a shift. All others share one bias, so there are at most four
     kinds of windows, and no mask is as large as the image.
 
     Args:
-        qkv: [B, H, W, 3, heads, D].
         layout: of the tokens, before they were made whole windows.
         shifts: by how many rows and columns.
-        bias: of pairs of tokens in a window, [1, heads, h*w, h*w].
-        keys: added to the logits of each token as a key, [B, H, W, 1].
-
-    Returns:
-        [B, H, W, heads * D].
+        keys: added to the logits of each token as a key, [B, rows, columns, h*w].
     """
     rows, columns = layout.counts
-    qkv = layout.cut(qkv)
-    keys = None if keys is None else layout.cut(keys)[..., 0]
+    parts = weights.project(windows)
+    bias = table_bias(weights.table, weights.window, layout.grid)
     out = []
     for down, last_row in _groups(rows, shifts[0]):
         beside = []
         for across, last_column in _groups(columns, shifts[1]):
             mask = bias
             if last_row or last_column:
-                mask = mask + _shift_mask(layout.grid, shifts, last_row, last_column, device=bias.device).to(bias.dtype)
+                last = _shift_mask(
+                    layout.grid, tuple(shifts), last_row, last_column, weights.masked, device=bias.device
+                )
+                mask = mask + last.to(bias.dtype)
             if keys is not None:
                 mask = mask + keys[:, down, across].flatten(0, 2)[:, None, None]
-            part = qkv[:, down, across]
-            query, key, value = part.flatten(0, 2).permute(2, 0, 3, 1, 4)
-            attended = biased_attention(query, key, value, mask, dropout, scale)
-            beside.append(attended.transpose(1, 2).unflatten(0, part.shape[:3]))
+            query, key, value = (part[:, down, across].flatten(0, 2).transpose(1, 2) for part in parts)
+            attended = biased_attention(query, key, value, mask, weights.dropout, weights.scale)
+            attended = attended.transpose(1, 2).flatten(2)
+            beside.append(attended.unflatten(0, parts[0][:, down, across].shape[:3]))
         out.append(_joined(beside, dim=2))
-    return layout.uncut(_joined(out, dim=1).flatten(-2))
+    return weights.out(_joined(out, dim=1))
+
+
+def scaled_cosines(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [..., heads, D] whose products are Swin v2's scaled cosines.
+
+    Args:
+        logit_scale: the logarithm of the scale of each head, [heads, 1, 1].
+    """
+    scale = logit_scale.clamp(max=math.log(100.0)).exp()[:, 0]
+    query, key = F.normalize(query, dim=-1) * scale, F.normalize(key, dim=-1)
+    return query, key, value.to(query.dtype)
+
+
+def continuous_table(mlp: Callable[[Tensor], Tensor], coordinates: Tensor) -> Tensor:
+    """Swin v2's table of relative positions [(2H-1)*(2W-1), heads], that a small MLP makes of their coordinates."""
+    return 16 * mlp(coordinates).flatten(0, -2).sigmoid()
 
 
 def half_windows(layout: Windows, shifted: Sequence[int]) -> Grid:
@@ -79,11 +148,11 @@ def _groups(count: int, shift: int) -> list[tuple[slice, bool]]:
 
 
 @kept
-def _shift_mask(window: Grid, shifts: Grid, last_row: bool, last_column: bool) -> Tensor:
+def _shift_mask(window: Grid, shifts: Grid, last_row: bool, last_column: bool, masked: int) -> Tensor:
     """[h*w, h*w]: the shift brought tokens from the image's other side into the last windows."""
     wrapped = [
         torch.arange(side) >= side - shift if last else torch.zeros(side, dtype=torch.bool)
         for side, shift, last in zip(window, shifts, (last_row, last_column))
     ]
     part = (2 * wrapped[0][:, None] + wrapped[1].int()).flatten()
-    return torch.where(part[:, None] == part, 0.0, MASKED)
+    return torch.where(part[:, None] == part, 0.0, float(masked))

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Optional
+from typing import Any, Optional
 
 from torch import Tensor, nn
 
+from . import shifted_windows
 from .attention import AttentionContext, Context
-from .base import Handle, Host, class_names, register_host
+from .base import Handle, class_names, register_host
 from .layout import Grid, Layout, Windows
 from .mmseg_vit import mmcv_sublayers
-from .relative_positions import table_bias
 from .replaced import ReplacedCall
-from .shifted_windows import attend_in_windows, half_windows, shift
+from .shifted_windows import SwinHost, WindowWeights, describe_stages, half_windows
 from .spread import Sublayers
 
 _MODULES = ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
@@ -21,31 +21,21 @@ ATTENTIONS = {f'{module}.ShiftWindowMSA' for module in _MODULES}
 
 
 @register_host
-@dataclass(frozen=True)
-class Swin(Host):
-    family: ClassVar[str] = 'mmdet and mmseg SwinTransformer'
-    defaults: ClassVar[dict[str, Any]] = dict(iters=3, k=25)
-    relative_positions: ClassVar[bool] = True
-    grid_is: ClassVar[str] = 'tokens in an attention window'
-
-    ends: tuple[int, ...] = ()
-    """For each stage, the number of blocks until its end."""
+class Swin(SwinHost):
+    family = 'mmdet and mmseg SwinTransformer'
 
     @classmethod
     def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['Swin']:
         if not BACKBONES & class_names(module):
             return None
         stages = [list(stage.blocks) for stage in module.stages]
-        ends = tuple(sum(map(len, stages[: i + 1])) for i in range(len(stages)))
         window = stages[0][0].attn.window_size
         return cls(
             path=path,
             backbone=module,
             entry=module.patch_embed,
-            blocks=sum(stages, []),
-            taps=tuple(end - 1 for end in ends),
             nominal_grid=(window, window),
-            ends=ends,
+            **describe_stages(stages),
         )
 
     @staticmethod
@@ -55,9 +45,6 @@ class Swin(Host):
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
         return tuple(map(int, output[1]))
-
-    def region_end(self, index: int) -> int:
-        return next(end for end in self.ends if index < end)
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
         return Windows(tuple(map(int, args[0])), self.nominal_grid)
@@ -101,12 +88,17 @@ def attend(module: nn.Module, x: Tensor, layout: Windows, key_bias: Tensor | Non
         layout: theirs.
         key_bias: added to the logits of each token as a key, [B, H*W].
     """
-    msa = module.w_msa
     shifts = half_windows(layout, [module.shift_size] * 2)
-    qkv = msa.qkv(shift(layout.pad(x), shifts)).unflatten(-1, (3, msa.num_heads, -1))
-    keys = None if key_bias is None else shift(layout.pad(key_bias[..., None]), shifts)
-    # Made anew each time: optimizers and averages change the live table.
-    bias = table_bias(msa.relative_position_bias_table, msa.window_size, layout.grid)
-    dropout = msa.attn_drop.p if msa.training else 0.0
-    out = attend_in_windows(qkv, layout, shifts, bias, keys, dropout, msa.scale)
-    return module.drop(layout.crop(shift(msa.proj_drop(msa.proj(out)), shifts, back=True)))
+    return module.drop(shifted_windows.attend(weights_of(module.w_msa), x, layout, shifts, key_bias))
+
+
+def weights_of(msa: nn.Module) -> WindowWeights:
+    """Of a WindowMSA."""
+    return WindowWeights(
+        project=lambda x: msa.qkv(x).unflatten(-1, (3, msa.num_heads, -1)).unbind(-3),
+        out=lambda x: msa.proj_drop(msa.proj(x)),
+        table=msa.relative_position_bias_table,
+        window=msa.window_size,
+        scale=msa.scale,
+        dropout=msa.attn_drop.p if msa.training else 0.0,
+    )

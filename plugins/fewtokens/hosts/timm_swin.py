@@ -1,20 +1,28 @@
 """timm's SwinTransformer v1 and v2: tokens [B, H, W, C], reduced within windows until the end of a stage."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Optional
+from functools import partial
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import Context
-from .base import Handle, Host, class_names, register_host
+from .base import Handle, class_names, register_host
 from .layout import Grid, Layout, Windows
-from .relative_positions import table_bias
 from .replaced import ReplacedCall
-from .shifted_windows import attend_in_windows, half_windows, shift
+from .shifted_windows import (
+    SwinHost,
+    WindowWeights,
+    attend_in_windows,
+    continuous_table,
+    describe_stages,
+    half_windows,
+    scaled_cosines,
+    shift,
+)
 from .spread import Sublayers
 from .timm_vit import mlp_sublayers
 
@@ -24,15 +32,9 @@ STAGES = {f'{V1}Stage', f'{V2}Stage'}
 
 
 @register_host
-@dataclass(frozen=True)
-class TimmSwin(Host):
-    family: ClassVar[str] = 'timm SwinTransformer and SwinTransformerV2'
-    defaults: ClassVar[dict[str, Any]] = dict(iters=3, k=25, temperature=100.0)
-    relative_positions: ClassVar[bool] = True
-    grid_is: ClassVar[str] = 'tokens in an attention window'
-
-    ends: tuple[int, ...] = ()
-    """For each stage, the number of blocks until its end."""
+class TimmSwin(SwinHost):
+    family = 'timm SwinTransformer and SwinTransformerV2'
+    defaults = dict(iters=3, k=25, temperature=100.0)
 
     @classmethod
     def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['TimmSwin']:
@@ -40,17 +42,14 @@ class TimmSwin(Host):
         if not stages:
             return None
         blocks = [list(stage.blocks) for stage in stages]
-        ends = tuple(sum(map(len, blocks[: i + 1])) for i in range(len(blocks)))
         embed = module.patch_embed
         return cls(
             path=path,
             backbone=module,
             entry=embed,
-            blocks=sum(blocks, []),
-            taps=tuple(end - 1 for end in ends),
             nominal_grid=tuple(max(sides) for sides in zip(*(each[0].window_size for each in blocks))),
             image_size=tuple(embed.img_size) if embed.strict_img_size else None,
-            ends=ends,
+            **describe_stages(blocks),
         )
 
     @staticmethod
@@ -60,9 +59,6 @@ class TimmSwin(Host):
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
         return tuple(map(int, output.shape[1:3]))
-
-    def region_end(self, index: int) -> int:
-        return next(end for end in self.ends if index < end)
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
         for end in self.ends[:-1]:
@@ -117,35 +113,42 @@ def attend(block: nn.Module, x: Tensor, layout: Windows, key_bias: Tensor | None
         layout: theirs.
         key_bias: added to the logits of each token as a key, [B, H*W].
     """
-    attn = block.attn
     # The block's own shift may be another than half of its window; that of fewer tokens is half of theirs.
     shifts = half_windows(layout, block.shift_size) if layout.grid != block.window_size else block.shift_size
     # Shifted first, and then made whole windows, as the host does.
-    image = layout.pad(shift(x, shifts).flatten(1, 2))
+    windows = layout.cut(layout.pad(shift(x, shifts).flatten(1, 2)))
     keys = None
     if key_bias is not None:
-        keys = layout.pad(shift(key_bias.unflatten(1, layout.extent)[..., None], shifts).flatten(1, 2))
-    make = projected if hasattr(attn, 'relative_position_bias_table') else projected_for_cosines
-    qkv, table, scale = make(attn, image)
-    bias = table_bias(table, attn.window_size, layout.grid)
-    out = attend_in_windows(qkv, layout, shifts, bias, keys, attn.attn_drop.p if attn.training else 0.0, scale)
-    out = layout.crop(attn.proj_drop(attn.proj(out))).unflatten(1, layout.extent)
-    return shift(out, shifts, back=True)
+        keys = layout.cut(layout.pad(shift(key_bias.unflatten(1, layout.extent)[..., None], shifts).flatten(1, 2)))
+        keys = keys[..., 0]
+    out = attend_in_windows(weights_of(block.attn), windows, layout, shifts, keys)
+    return shift(layout.crop(layout.uncut(out)).unflatten(1, layout.extent), shifts, back=True)
 
 
-def projected(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Queries, keys and values [..., 3, heads, D], the table of positions and the scale of Swin v1."""
-    return attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)), attn.relative_position_bias_table, attn.scale
+def weights_of(attn: nn.Module) -> WindowWeights:
+    """Of a WindowAttention of Swin v1 or v2."""
+    first = hasattr(attn, 'relative_position_bias_table')
+    return WindowWeights(
+        project=partial(projected if first else projected_for_cosines, attn),
+        out=lambda x: attn.proj_drop(attn.proj(x)),
+        table=(
+            attn.relative_position_bias_table if first else continuous_table(attn.cpb_mlp, attn.relative_coords_table)
+        ),
+        window=attn.window_size,
+        scale=attn.scale if first else 1.0,
+        dropout=attn.attn_drop.p if attn.training else 0.0,
+    )
 
 
-def projected_for_cosines(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, float]:
-    """As `projected`, of Swin v2: logits are scaled cosines, and a small MLP makes the table."""
+def projected(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [..., heads, D] of Swin v1."""
+    return attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
+
+
+def projected_for_cosines(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `projected`, of Swin v2."""
     if attn.q_bias is None:
         qkv = attn.qkv(x)
     else:
         qkv = F.linear(x, attn.qkv.weight, torch.cat([attn.q_bias, attn.k_bias, attn.v_bias]))
-    query, key, value = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
-    scale = attn.logit_scale.clamp(max=math.log(100.0)).exp()[:, 0]
-    query, key = F.normalize(query, dim=-1) * scale, F.normalize(key, dim=-1)
-    table = 16 * attn.cpb_mlp(attn.relative_coords_table).flatten(0, 2).sigmoid()
-    return torch.stack([query, key, value.to(query.dtype)], dim=-3), table, 1.0
+    return scaled_cosines(*qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3), attn.logit_scale)

@@ -76,6 +76,7 @@ MODELS = {
 RECORDS = 'transformers.utils.output_capturing'
 """Where the hooks come from that record what `output_hidden_states` asks for."""
 
+ATTENTIONS = 'output_attentions=True asks for attention between all tokens, and there are fewer: leave it out'
 MASKED = 'attention_mask is for all tokens, and there are fewer: leave it out'
 
 
@@ -136,9 +137,7 @@ class TransformersViT(Host):
 
     def _refuse_weights(self, kwargs: dict[str, Any]) -> None:
         if kwargs.get('output_attentions', self.backbone.config.output_attentions):
-            raise ValueError(
-                'output_attentions=True asks for attention between all tokens, and there are fewer: leave it out'
-            )
+            raise ValueError(ATTENTIONS)
 
     def _check_attention(self) -> None:
         kind = self.backbone.config._attn_implementation
@@ -150,10 +149,10 @@ class TransformersViT(Host):
             )
 
     def sublayers(self, block: nn.Module) -> Sublayers | None:
-        linear, activation = (_part(block, path) for path in self.parts.mlp)
-        if _part(block, 'mlp.gate_proj') is not None:
+        linear, activation = (part_of(block, path) for path in self.parts.mlp)
+        if part_of(block, 'mlp.gate_proj') is not None:
             linear = activation = None
-        return sublayers(*(_part(block, path) for path in self.parts.norms), linear, activation)
+        return sublayers(*(part_of(block, path) for path in self.parts.norms), linear, activation)
 
 
 def find_model(cls: type[TransformersViT], models: dict[str, Parts], path: str, module: nn.Module) -> Any:
@@ -166,14 +165,10 @@ def find_model(cls: type[TransformersViT], models: dict[str, Parts], path: str, 
     parts = next((parts for name, parts in models.items() if f'transformers.models.{name}' in names), None)
     if parts is None:
         return None
-    config, entry, blocks = module.config, entry_of(module, parts), _part(module, parts.blocks)
-    norm = None if parts.norm is None else _part(module, parts.norm)
+    config, entry, blocks = module.config, entry_of(module, parts), part_of(module, parts.blocks)
+    norm = None if parts.norm is None else part_of(module, parts.norm)
     if entry is None or blocks is None or (norm is None) != (parts.norm is None) or not _takes(blocks, parts.mask):
-        version = getattr(sys.modules.get('transformers'), '__version__', 'this version')
-        raise ValueError(
-            f'{path or type(module).__name__}: transformers {version} builds {type(module).__name__} differently from '
-            'what fewtokens[huggingface] was tested with: transformers 5.24 fits'
-        )
+        raise built_differently(path, module)
     return cls(
         path=path,
         backbone=module,
@@ -187,12 +182,20 @@ def find_model(cls: type[TransformersViT], models: dict[str, Parts], path: str, 
     )
 
 
+def built_differently(path: str, module: nn.Module) -> ValueError:
+    version = getattr(sys.modules.get('transformers'), '__version__', 'this version')
+    return ValueError(
+        f'{path or type(module).__name__}: transformers {version} builds {type(module).__name__} differently from what '
+        'fewtokens[huggingface] was tested with: transformers 5.24 fits'
+    )
+
+
 def entry_of(module: nn.Module, parts: Parts) -> nn.Module | None:
     # DPT's hybrid makes tokens of the features of another backbone.
-    return _part(module, parts.entry) or _part(module, 'embeddings.projection')
+    return part_of(module, parts.entry) or part_of(module, 'embeddings.projection')
 
 
-def _part(module: nn.Module, path: str) -> nn.Module | None:
+def part_of(module: nn.Module, path: str) -> nn.Module | None:
     for name in path.split('.'):
         module = getattr(module, name, None)
     return module if isinstance(module, nn.Module) else None
