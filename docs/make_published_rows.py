@@ -67,7 +67,7 @@ DOWNLOADS = {
 REASONS = {
     ('EViT', ''): 'another method, which the paper compares with',
     ('ACT', ''): 'another method, which the paper compares with',
-    ('ToMe', 'Segmenter'): 'another method, which the paper compares with',
+    ('ToMe', 'SWAG'): "`ToMe(tuple(range(depth)), r)` goes on timm's ViT as a plugin",
     ('ToMe', ''): 'another method, which the paper compares with',
     ('Hourglass', 'MaskDINO'): 'OpenMMLab has no MaskDINO',
     ('Hourglass', 'Mask2Former'): "mmdet's `mask2former_vis` takes the plugin on its Swin; no config is made yet",

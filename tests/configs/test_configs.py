@@ -20,6 +20,7 @@ from fewtokens.openmmlab.registry import build_reducer
 
 ROOT = Path(__file__).parents[2]
 HOURGLASS = sorted((ROOT / 'configs/hourglass').glob('segmenter*.py'))
+TOME = sorted((ROOT / 'configs/tome').glob('*.py'))
 SWIN = sorted((ROOT / 'configs/hourglass').glob('*swin*.py'))
 SHARED_UPDATE = sorted((ROOT / 'configs/shared_update').glob('*.py'))
 DATASETS = {'ade20k': 'ADE20K', 'cityscapes': 'Cityscapes', 'pascal-context': 'PascalContext'}
@@ -50,7 +51,27 @@ def count(config, reducer):
 
 
 def test_every_published_setting_has_a_config():
-    assert len(HOURGLASS) == 9 and len(SWIN) == 7
+    assert len(HOURGLASS) == 9 and len(SWIN) == 7 and len(TOME) == 9
+
+
+@pytest.mark.parametrize('path', TOME, ids=lambda path: path.stem)
+def test_tome_saves_what_is_published(path):
+    """The tables give percents; the tokens merged in a block are those that fit the GMACs saved."""
+    config = load_config(path)
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    before, after, percent = re.match(r'Published: ([\d.]+) to ([\d.]+) GMACs, .* as (\d+) %', text).groups()
+    (row,) = [
+        row
+        for row in PUBLISHED
+        if (row['method'], row['setting']) == ('ToMe', f'{percent}%') and same(row['gflops_published'], after)
+    ]
+    assert DATASETS[next(name for name in DATASETS if name in path.stem)] == row['dataset']
+    reducer = plugin_of(config)
+    assert reducer.after == tuple(range(24)) and path.stem.endswith(f'_{reducer.tokens}')
+    host, _, merged = count(config, reducer)
+    saved = float(before) - float(after)
+    assert (host - merged) / 1e9 == pytest.approx(saved, rel=0.03)
+    assert merged / host == pytest.approx(float(after) / float(before), rel=0.03)
 
 
 @pytest.mark.parametrize('path', HOURGLASS + SWIN, ids=lambda path: path.stem)
