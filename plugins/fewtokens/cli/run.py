@@ -4,8 +4,12 @@ import sys
 from collections.abc import Callable
 
 from ..measure.files import shown
-from ..openmmlab.config import config_mistake
-from ..openmmlab.distributed import leave
+
+EXTRAS = dict.fromkeys(('mmengine', 'mmcv', 'mmseg', 'mmdet', 'torchvision'), 'openmmlab')
+EXTRAS |= dict.fromkeys(('open_clip', 'av', 'faiss', 'filelock'), 'video')
+EXTRAS |= dict.fromkeys(('cv2', 'jinja2', 'matplotlib', 'numpy'), 'report')
+EXTRAS |= dict(accelerate='huggingface', transformers='huggingface', decord='decord')
+"""What brings a package that a tool needs."""
 
 
 def run(main: Callable[[], None]) -> None:
@@ -18,13 +22,36 @@ def run(main: Callable[[], None]) -> None:
         main()
     except Exception as error:
         mendable = isinstance(error, (ValueError, OSError, NotImplementedError, ImportError))
-        text = str(error) if mendable else config_mistake(error)
+        text = str(error) if mendable else _config_mistake(error)
         if text is None:
             raise
         if 'in DataLoader worker' in text:
             text = text.strip().rpartition('\n')[2].partition(': ')[2]  # below the worker's traceback
-        print(f'error: {shown(text)}', file=sys.stderr)
+        print(f'error: {shown(text)}{_remedy(error)}', file=sys.stderr)
         status = 2
-    leave()  # not sooner: the error has held what main used
+    _leave()  # not sooner: the error has held what main used
     if status:
         sys.exit(status)
+
+
+def _remedy(error: Exception) -> str:
+    """How to get a package that is missing."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    extra = EXTRAS.get((missing or '').partition('.')[0])
+    return f': pip install "fewtokens[{extra}]"' if extra else ''
+
+
+def _config_mistake(error: Exception) -> str | None:
+    if sys.modules.get('mmengine') is None:
+        return None
+    from ..openmmlab.config import config_mistake
+
+    return config_mistake(error)
+
+
+def _leave() -> None:
+    if sys.modules.get('mmengine') is None:
+        return
+    from ..openmmlab.distributed import leave
+
+    leave()

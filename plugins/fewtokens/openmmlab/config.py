@@ -11,11 +11,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-PACKAGES = ('mmseg', 'mmdet')
+PACKAGES = ('mmseg', 'mmdet', 'fewtokens')
 
 
 def load_config(name: str | os.PathLike, cfg_options: dict[str, Any] | None = None) -> Config:
-    """Loads a config file, or a config of an installed package such as `mmseg::segmenter/….py`.
+    """Loads a config file, or a config of an installed package such as `mmseg::segmenter/….py`, ours included.
 
     The package's scope becomes MMEngine's default, and `work_dir` is `work_dirs/NAME` where the config has none.
 
@@ -26,6 +26,7 @@ def load_config(name: str | os.PathLike, cfg_options: dict[str, Any] | None = No
     path = config_path(str(name))
     try:
         config = Config.fromfile(path)
+        _forget_our_scope(config)
     except Exception as error:  # noqa: BLE001  a config is code
         raise ValueError(f'config {str(path)!r} cannot be read: {_place(error)}{_reason(error)}') from error
     _override(config, cfg_options or {})
@@ -33,6 +34,20 @@ def load_config(name: str | os.PathLike, cfg_options: dict[str, Any] | None = No
         config.work_dir = str(Path('work_dirs') / path.stem)
     init_default_scope(config.get('default_scope', 'mmengine'))
     return config
+
+
+def _forget_our_scope(setting: Any) -> None:
+    """Takes off the mark that MMEngine puts on what stands in a `fewtokens::…` config that another goes on from.
+
+    It would look for a registry of that scope; ours register with MMEngine's own, and configs name mmseg's beside them.
+    """
+    if isinstance(setting, (dict, Config)):
+        if setting.get('_scope_') == 'fewtokens':
+            setting.pop('_scope_')
+        setting = [value for _, value in setting.items()]
+    if isinstance(setting, (list, tuple)):
+        for value in setting:
+            _forget_our_scope(value)
 
 
 def _override(config: Config, options: dict[str, Any]) -> None:
@@ -113,9 +128,7 @@ def config_path(name: str) -> Path:
 
 def _package_configs(package: str) -> Path:
     if package not in PACKAGES or find_spec(package) is None:
-        raise FileNotFoundError(
-            f'configs come from {" and ".join(PACKAGES)}, where installed; {package!r} is not there'
-        )
+        raise FileNotFoundError(f'configs come from {", ".join(PACKAGES)}, where installed; {package!r} is not there')
     return Path(find_spec(package).origin).parent / '.mim' / 'configs'
 
 
