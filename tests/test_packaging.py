@@ -66,6 +66,8 @@ def test_wheel_holds_the_package_and_what_it_reads(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for file in (
         'py.typed',
+        'report/base.html',
+        'report/parts.html',
         'report/report.html',
         'report/predictions.html',
         'retrieval/retrieval_page.html',

@@ -15,6 +15,7 @@ from fewtokens.report.curve import draw_curve
 from fewtokens.report.pages import as_data_url, render_page
 from fewtokens.report.pictures import draw_clusters, encode_jpeg, enlarge
 from fewtokens.report.table import format_gmacs
+from fewtokens.report.tradeoff import as_csv
 
 from .compare import COSINE, View
 
@@ -91,7 +92,8 @@ def write_page(
     ]
     told = dict(rows=rows, photographs=photographs, environment=environment, decoder_share=decoder_share)
     curve = as_data_url(draw_curve(rows, COSINE), 'png')
-    page = render_page(Path(__file__).parent / 'page.html', format_gmacs=format_gmacs, curve=curve, **told)
+    told |= dict(format_gmacs=format_gmacs, curve=curve, csv=as_csv(rows))
+    page = render_page(Path(__file__).parent / 'page.html', **told)
     figures = dict(environment=environment, rows=[row.as_json() for row in rows])
     write_together(
         {

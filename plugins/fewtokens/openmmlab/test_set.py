@@ -71,14 +71,15 @@ class TestSet:
                 finite &= all(map(_is_finite, samples))
                 self.evaluator.process(data_samples=samples, data_batch=batch)
                 bar.update()
-        statistics = {}
+        statistics, examples = {}, {}
         for metric in self.evaluator.metrics:
             statistics |= collect_statistics(metric)
         with quiet_log():
             metrics = in_percent(self.evaluator.evaluate(len(self.loader.dataset)))
         for metric in self.evaluator.metrics:
             statistics |= getattr(metric, 'statistics', {})
-        accuracy = Accuracy(metrics, statistics, finite and all(features))
+            examples |= getattr(metric, 'examples', {})
+        accuracy = Accuracy(metrics, statistics, finite and all(features), examples)
         write_whole(path, accuracy.save)
         return accuracy
 
