@@ -27,6 +27,7 @@ test: $(INSTALLED)
 quality: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
 
 style: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check --fix .

@@ -5,16 +5,18 @@ python examples/segment_picture.py configs/demo/segmenter_scenes-256x256.py conf
 
 import argparse
 import time
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 import fewtokens
 import fewtokens.openmmlab  # noqa: F401  before any other package of OpenMMLab
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
+from fewtokens.openmmlab.predictions import complete_metainfo
 from fewtokens.report.pictures import paint_labels
 
 
@@ -31,7 +33,7 @@ def main() -> None:
     from mmseg.apis import inference_model
 
     config = load_config(args.config)
-    model = build_model(config, args.checkpoint)
+    model: Any = build_model(config, args.checkpoint)
     model.cfg = config  # which mmseg's own inference reads its pipeline from
 
     def segment(model: nn.Module) -> tuple[np.ndarray, float]:
@@ -49,10 +51,10 @@ def main() -> None:
         print(attachment.summary())
     print(f'{seconds / fewer_seconds:.2f} times as fast, {(full == fewer).mean():.1%} of the pixels alike')
 
-    picture = cv2.imread(args.picture)
-    palette = np.array(model.dataset_meta['palette'], np.uint8)[:, ::-1]
+    picture = np.asarray(Image.open(args.picture).convert('RGB'))
+    palette = np.array(complete_metainfo(model.dataset_meta, config)['palette'], np.uint8)
     maps = [paint_labels(picture, labels, palette) for labels in (full, fewer)]
-    cv2.imwrite(args.out, np.concatenate([picture, *maps], axis=1))
+    Image.fromarray(np.concatenate([picture, *maps], axis=1)).save(args.out)
     print(args.out)
 
 

@@ -19,7 +19,7 @@ class AvgPool(Reducer):
         until: 'head', 'backbone' or 'auto', as for `Hourglass`.
     """
 
-    grid: Grid
+    grid: int | Grid
     until: str = 'auto'
 
     def __post_init__(self) -> None:
