@@ -16,6 +16,7 @@ COMMANDS = [
     for job in yaml.safe_load(file.read_text())['jobs'].values()
     for step in job['steps']
     for command in step.get('run', '').split('&&')
+    if command
 ]
 
 
