@@ -1,7 +1,10 @@
 """Runs a tool, with its errors in one line."""
 
+import logging
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..measure.files import shown
 
@@ -11,6 +14,12 @@ EXTRAS |= dict.fromkeys(('cv2', 'jinja2', 'matplotlib', 'numpy'), 'report')
 EXTRAS |= dict(accelerate='huggingface', transformers='huggingface', decord='decord')
 """What brings a package that a tool needs."""
 
+NOISE = {
+    'mmseg': ('Default ``avg_non_ignore`` is False', 'The draw is False', '`reduce_zero_label` will be deprecated'),
+    'mmengine': ('.* has been created, the method `get_instance` should not accept any other arguments',),
+}
+"""What packages warn of in every run, whatever its user does; by the package, how the warnings begin."""
+
 
 def run(main: Callable[[], None]) -> None:
     """Runs a tool's main function; what a user can mend is one line, and exit status 2."""
@@ -19,7 +28,8 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors='backslashreplace')
     status = 0
     try:
-        main()
+        with quiet():
+            main()
     except Exception as error:
         mendable = isinstance(error, (ValueError, OSError, NotImplementedError, ImportError))
         text = str(error) if mendable else _config_mistake(error)
@@ -32,6 +42,25 @@ def run(main: Callable[[], None]) -> None:
     _leave()  # not sooner: the error has held what main used
     if status:
         sys.exit(status)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leaves out `NOISE`, and that a CUDA toolkit lies on a machine without a GPU: what is said is of this run."""
+
+    def of_this_run(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith('No CUDA runtime is found')
+
+    logger = logging.getLogger('torch.utils.cpp_extension')
+    with warnings.catch_warnings():
+        for package, beginnings in NOISE.items():
+            for text in beginnings:
+                warnings.filterwarnings('ignore', text, module=rf'{package}\.')
+        logger.addFilter(of_this_run)
+        try:
+            yield
+        finally:
+            logger.removeFilter(of_this_run)
 
 
 def _remedy(error: Exception) -> str:

@@ -4,7 +4,10 @@ import difflib
 import os
 import textwrap
 import traceback
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +35,18 @@ def load_config(name: str | os.PathLike, cfg_options: dict[str, Any] | None = No
     _override(config, cfg_options or {})
     if config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / path.stem)
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    scope = config.get('default_scope', 'mmengine')
+    init_default_scope(scope)
+    if scope in PACKAGES:
+        _import_quietly(f'{scope}.datasets')
     return config
+
+
+def _import_quietly(module: str) -> None:
+    """Imports what a config of that scope needs anyway, without the line that its makers' own service is missing."""
+    with redirect_stdout(StringIO()) as said, suppress(ImportError):
+        import_module(module)
+    print(*(line for line in said.getvalue().splitlines(True) if 'Could not import OneDL' not in line), sep='', end='')
 
 
 def _forget_our_scope(setting: Any) -> None:
