@@ -6,7 +6,7 @@ VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 PIP := $(VENV_PYTHON) -m pip --disable-pip-version-check --quiet
 
-.PHONY: install test test-gpu quality style demo bench bench-gpu
+.PHONY: install test test-gpu quality style docs docs-build demo bench bench-gpu
 
 install: $(INSTALLED)
 
@@ -27,10 +27,19 @@ test: $(INSTALLED)
 quality: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
 
 style: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
+
+# Serves the documentation, made anew as its pages change.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs serve
+
+# Into work_dirs/site; any warning is an error.
+docs-build: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
 
 # make demo PICTURES=FOLDER looks at your own photographs as well.
 demo: $(INSTALLED)

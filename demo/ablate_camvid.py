@@ -109,7 +109,7 @@ def read_frames(data: Path, split: str, every: int) -> Frames:
 def features_of(backbone: nn.Module, frames: Frames, size: tuple[int, int]) -> Iterator[Tensor]:
     """Normed patch tokens of each frame, [1, N, C]."""
     device = next(backbone.parameters()).device
-    with progress_bar(len(frames)) as bar:
+    with progress_bar(len(frames), 'looking at frames') as bar:
         for picture, _ in frames:
             image = cv2.resize(cv2.imread(str(picture)), size[::-1], interpolation=cv2.INTER_LINEAR)[..., ::-1]
             yield backbone.forward_features(as_input(image.copy()).to(device))[:, backbone.num_prefix_tokens :]
@@ -124,7 +124,7 @@ def train_head(known: Tensor, labels: Tensor, grid: tuple[int, int], seed: int, 
     chosen = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(head.parameters(), 1e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    with progress_bar(steps) as bar:
+    with progress_bar(steps, 'training a head') as bar:
         for _ in range(steps):
             picked = torch.randint(len(known), (BATCH,), generator=chosen)
             logits = head(known[picked].transpose(1, 2).unflatten(2, grid))

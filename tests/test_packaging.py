@@ -23,7 +23,8 @@ def wheel(tmp_path_factory):
     for file in ('pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / file, source)
     ignore = shutil.ignore_patterns('*.egg-info', '__pycache__')
-    shutil.copytree(ROOT / 'plugins', source / 'plugins', ignore=ignore)
+    for folder in ('plugins', 'configs'):
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignore, symlinks=True)
     pip('wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', str(out), str(source))
     (built,) = out.glob('*.whl')
     return built
@@ -65,13 +66,20 @@ def test_wheel_holds_the_package_and_what_it_reads(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for file in (
         'py.typed',
+        'report/base.html',
+        'report/parts.html',
         'report/report.html',
         'report/predictions.html',
         'retrieval/retrieval_page.html',
         'search/contact_sheet.html',
+        '.mim/model-index.yml',
+        '.mim/configs/demo/clip_clips.json',
     ):
         assert f'fewtokens/{file}' in names
     assert all(name.startswith('fewtokens') for name in names)
+    configs = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py')}
+    assert configs and configs <= {name.removeprefix('fewtokens/.mim/') for name in names}
+    assert not [name for name in names if name.endswith(('.pth', '.png', '.csv'))]
     metadata = next(name for name in names if name.endswith('METADATA'))
     requires = re.findall(r'^Requires-Dist: (.*)$', zipfile.ZipFile(wheel).read(metadata).decode(), re.M)
     assert [line for line in requires if 'extra ==' not in line] == ['torch>=2.4']
@@ -95,6 +103,9 @@ except ValueError as error:
 """
     result = subprocess.run([torch_alone, '-I', '-c', code], capture_output=True, text=True)
     assert result.returncode == 0 and result.stdout.startswith('(1, 4, 4)'), result.stdout + result.stderr
+    command = torch_alone.with_name('fewtokens')
+    result = subprocess.run([command, '--help'], capture_output=True, text=True)
+    assert result.returncode == 0 and '  benchmark-video  ' in result.stdout, result.stderr
 
 
 def test_importing_changes_nothing_and_is_light():

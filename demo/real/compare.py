@@ -63,7 +63,7 @@ def view_all(
     model: SaliencyModel, variants: Sequence[Variant], photographs: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, list[View]]]:
     """Each photograph's name with what the variants see in it, the full model first."""
-    with progress_bar(len(photographs)) as bar:
+    with progress_bar(len(photographs), 'looking at photographs') as bar:
         for name, photograph in photographs.items():
             views: list[View] = []
             for variant in variants:

@@ -27,7 +27,7 @@ def write_ade20k(out: str | os.PathLike, counts: dict[str, int], size: int = 256
         images, annotations = (Path(out) / kind / split for kind in ('images', 'annotations'))
         images.mkdir(parents=True, exist_ok=True)
         annotations.mkdir(parents=True, exist_ok=True)
-        with progress_bar(count) as bar:
+        with progress_bar(count, f'drawing {split} scenes') as bar:
             for number in range(count):
                 image, labels, _ = draw_scene(textures, size, seed, split, number)
                 write_image(images / f'{number:05d}.jpg', image[..., ::-1])

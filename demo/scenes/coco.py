@@ -49,7 +49,7 @@ def write_coco(out: str | os.PathLike, counts: dict[str, int], size: int = 256, 
         images.mkdir(parents=True, exist_ok=True)
         segments.mkdir(parents=True, exist_ok=True)
         described, instances, panoptic = [], [], []
-        with progress_bar(count) as bar:
+        with progress_bar(count, f'drawing {split} scenes') as bar:
             for number in range(count):
                 image, labels, objects = draw_scene(textures, size, seed, split, number)
                 write_image(images / f'{number:05d}.jpg', image[..., ::-1])

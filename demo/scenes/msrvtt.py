@@ -123,7 +123,7 @@ def _with_progress(work: Callable, jobs: list, processes: int) -> Iterator:
         else:
             pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=get_context('spawn')))
             results = pool.map(work, jobs, chunksize=16)
-        bar = stack.enter_context(progress_bar(len(jobs)))
+        bar = stack.enter_context(progress_bar(len(jobs), 'drawing clips'))
         for result in results:
             yield result
             bar.update()

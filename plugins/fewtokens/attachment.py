@@ -1,9 +1,11 @@
 """What `attach` and `use_sdpa` return: everything that was put on a model, and the way to take it off."""
 
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
+
+Attached = TypeVar('Attached', bound='Attachment')
 
 
 class Attachment:
@@ -12,7 +14,7 @@ class Attachment:
     def __init__(self) -> None:
         self._handles: list[Any] = []
 
-    def __enter__(self) -> 'Attachment':
+    def __enter__(self: Attached) -> Attached:
         return self
 
     def __exit__(self, *exc: object) -> None:

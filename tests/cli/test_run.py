@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 from mmengine.runner import Runner
 
@@ -33,3 +35,17 @@ def test_what_a_config_lacks_is_one_line(config_file, capsys):
 def test_what_is_no_users_mistake_keeps_its_traceback():
     with pytest.raises(TypeError):
         run(lambda: len(5))
+
+
+def test_what_packages_say_in_every_run_is_left_out_and_nothing_else(recwarn):
+    def warn():
+        source = 'import warnings\nwarnings.warn("Default ``avg_non_ignore`` is False, if")\nwarnings.warn("odd")'
+        for module in ('mmseg.losses', 'mine'):
+            exec(compile(source, f'{module}.py', 'exec'), dict(__name__=module))
+
+    run(warn)
+    # Of the user's own code it is told.
+    said = [(str(warning.message).partition(' ')[0], warning.filename) for warning in recwarn]
+    assert said == [('odd', 'mmseg.losses.py'), ('Default', 'mine.py'), ('odd', 'mine.py')]
+    warnings.warn('Default ``avg_non_ignore`` is False', stacklevel=1)
+    assert len(recwarn) == 4

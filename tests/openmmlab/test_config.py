@@ -6,6 +6,7 @@ import fewtokens.openmmlab  # noqa: F401
 from fewtokens.openmmlab.config import load_config
 
 VIT_L = 'mmseg::segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512.py'
+OURS = 'fewtokens::hourglass/segmenter_vit-l_ade20k-640x640_10-28x28.py'
 
 
 def test_by_name_and_by_file(config_file):
@@ -26,7 +27,8 @@ def test_config_that_inherits_by_name(tmp_path):
     [
         ('mmseg::segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-640x640.py', VIT_L),
         ('configs/demo/segmenter_scene-256.py', 'configs/demo/segmenter_scenes-256x256.py'),
-        ('mmpose::anything.py', 'mmseg and mmdet'),
+        ('fewtokens::hourglass/segmenter_vit-l_ade20k_10-28x28.py', OURS),
+        ('mmpose::anything.py', 'mmseg, mmdet, fewtokens'),
     ],
 )
 def test_nearest_names_are_offered(name, nearest):

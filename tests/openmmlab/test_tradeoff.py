@@ -39,7 +39,7 @@ class Images(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
-        self.scripts += tag in ('script', 'link')
+        self.scripts += tag == 'link' or (tag == 'script' and 'src' in dict(attributes))
         if tag == 'img':
             self.found.append(dict(attributes)['src'])
 
@@ -60,8 +60,10 @@ def test_report_has_every_row_and_needs_nothing_from_outside(report):
     page = (out / 'report.html').read_text()
     images = Images(page)
     assert all(f'>{name}</td>' in re.sub(r'\s+', ' ', page).replace(' </td>', '</td>') for name in names)
-    # Short names beside the figures, the full ones below.
-    assert all(f'<td>{short}</td>' in page for short in ('Hourglass 2, 4', 'SharedUpdate 2, 4', 'AvgPool 2, 4'))
+    # Short names beside the figures, the full ones where they are pointed at, and below.
+    for short, name in zip(('Hourglass 2, 4', 'SharedUpdate 2, 4', 'AvgPool 2, 4'), PLUGINS):
+        assert f'<td><span title="{name}">{short}</span></td>' in page and f'<td>{short}</td>' in page
+    assert 'What texts find' not in page
     assert all(name in text for name in names) and not images.scripts and 'http' not in page
     # The curve; for three images the image, the truth, host, half resolution, three predictions and cluster maps.
     assert len(images.found) == 1 + 3 * (4 + 6)

@@ -198,6 +198,10 @@ def test_report(run, folder, tmp_path):
     page = (tmp_path / 'report/report.html').read_text()
     assert '5 held-out videos' in page and '4 videos of 4 frames' in page and 'held-out images' not in page
     assert 'v2t/R@1' in result.out and 'v2t/R@1' in page
+    # What the texts find: four of them, three rows each (the fused host finds what the host does), of five videos.
+    found = page.partition('What texts find')[2]
+    assert found.count('<h3>') == 4 and found.count('right one: ') == 4 * 3 and found.count('<img') == 4 * 3 * 5
+    assert found.count('class="right"') == 4 * 3
     alone = run('test.py', *args[:4], '--work-dir', tmp_path / 'test')
     assert alone.returncode == 0 and metrics_of(tmp_path / 'test') == pytest.approx(rows[PLUGIN]['metrics'])
 

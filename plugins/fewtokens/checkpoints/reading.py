@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # What no checkpoint begins with.
 _OTHER_FILES = {
@@ -144,7 +144,7 @@ def load_checkpoint(path: str | os.PathLike, device: Any = 'cpu') -> dict[str, A
     kind = file_kind(path)
     if kind in ('npz', 'pickle'):
         what = 'a pickle that torch.save did not write' if kind == 'pickle' else "NumPy's archive of arrays"
-        raise ValueError(f'{str(path)!r} is {what}: tools/convert_checkpoint.py makes a checkpoint of published ones')
+        raise ValueError(f'{str(path)!r} is {what}: fewtokens convert makes a checkpoint of published ones')
     try:
         if kind == 'safetensors':
             return _load_safetensors(path, device)
@@ -219,3 +219,22 @@ def _problem(state: dict[Any, Any]) -> str | None:
     if others:
         return f'{len(others)} of {len(state)} entries are no named tensors ({", ".join(others[:4])})'
     return None if state else 'it is empty'
+
+
+def check_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Raises a ValueError that names what differs where the weights are not this model's."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith(('num_batches_tracked',))]
+    unknown = [name for name in state if name not in own]
+    shapes = [
+        f'{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}'
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    lines = [
+        f'{len(names)} {what} ({", ".join(names[:3])}{", …" if len(names) > 3 else ""})'
+        for what, names in (('missing', missing), ('unknown', unknown), ('of another shape', shapes))
+        if names
+    ]
+    if lines:
+        raise ValueError(f'{source!r} is a checkpoint of another architecture: of its weights, {"; ".join(lines)}')

@@ -1,3 +1,4 @@
-"""The command-line tools: the main function of each, and what they share."""
+"""The command-line tools: the main function of each, and what they share.
 
-from .. import openmmlab  # noqa: F401  before any other OpenMMLab package
+Each imports OpenMMLab if it needs it, and no other does: `fewtokens.openmmlab` before any package of OpenMMLab's.
+"""

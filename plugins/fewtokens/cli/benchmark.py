@@ -41,7 +41,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     config = load_config(args.config, args.cfg_options)
     if config.model.type == 'ClipRetrieval':
-        raise ValueError(f'{args.config} is of videos: tools/benchmark_video.py measures those')
+        raise ValueError(f'{args.config} is of videos: benchmark-video measures those')
     variants = make_variants(choose_reducers(config, args.plugin))
     device = 'meta' if args.macs_only else args.device
     model = build_model(host_config(config), args.checkpoint, device)

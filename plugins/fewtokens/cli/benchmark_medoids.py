@@ -14,7 +14,10 @@ FUNCTIONS = {'published form': dense.k_medoids_at_once, 'k_medoids': k_medoids}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument('--shape', type=at_least(1), nargs=3, default=[2, 588, 768], help='segments, tokens, width')
+    names = ('SEGMENTS', 'TOKENS', 'WIDTH')
+    parser.add_argument(
+        '--shape', type=at_least(1), nargs=3, metavar=names, default=[2, 588, 768], help='of what is clustered'
+    )
     parser.add_argument('--clusters', type=at_least(1), default=160, help='tokens kept of each segment')
     parser.add_argument('--threads', type=at_least(1), default=1, help='CPU threads')
     add_device_option(parser, 'cuda' if torch.cuda.is_available() else 'cpu')

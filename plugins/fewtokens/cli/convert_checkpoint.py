@@ -1,6 +1,6 @@
 """Brings a published model under the key names of today's mmseg and mmdet, and of ClipRetrieval.
 
-Segmenter, detrex's DINO and Mask2Former (the last two with Swin) become checkpoints for tools/test.py. DINO needs
+Segmenter, detrex's DINO and Mask2Former (the last two with Swin) become checkpoints for `test`. DINO needs
 configs/_base_/dino-5scale_swin-l_detrex.py or its settings; Mask2Former is for mmdet, or with --arch mask2former-mmseg
 for mmseg. So do CLIP4Clip (meanP, seqTransf) and CenterCLIP, for configs/centerclip; seqTransf needs
 `temporal=dict(layers=4, max_frames=77)` in the model. A ViT alone is for `model.pretrained` in a config, where mmseg
@@ -22,6 +22,7 @@ from ..checkpoints.keys import LAYOUTS, convert_keys
 from ..checkpoints.reading import file_kind, load_checkpoint, state_dict_of
 from ..measure.files import write_whole
 from ..openmmlab.checkpoints import dataset_meta_of
+from .options import HelpFormatter
 
 # What a checkpoint is of, by the first name in its keys that is found.
 KINDS = {
@@ -50,12 +51,10 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument('source', type=Path, metavar='IN', help='a .pth, .npz or .pkl file')
     parser.add_argument('target', type=Path, metavar='OUT', help='the .pth file to write')
-    parser.add_argument(
-        '--arch', choices=['auto', *LAYOUTS], default='auto', help='the layout of IN; auto finds it (default: auto)'
-    )
+    parser.add_argument('--arch', choices=['auto', *LAYOUTS], default='auto', help='the layout of IN; auto finds it')
     args = parser.parse_args(arguments)
     checkpoint = read_checkpoint(args.source)
     weights = convert_weights(state_dict_of(checkpoint, args.source), args.arch, args.source)

@@ -2,11 +2,11 @@
 
 import argparse
 import ast
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -19,13 +19,21 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
             return action.help
         return super()._get_help_string(action)
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Paragraph by paragraph."""
+        paragraphs = [' '.join(paragraph.split()) for paragraph in text.split('\n\n')]
+        return '\n\n'.join(textwrap.fill(p, width, initial_indent=indent, subsequent_indent=indent) for p in paragraphs)
 
-class CfgOptions(DictAction):
+
+class CfgOptions(argparse.Action):
     """MMEngine's action for key=value, that takes a reducer's text as it is and says which option it cannot read."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Sequence[str], *others: Any
     ) -> None:
+        from mmengine.config import DictAction  # here, for not every model is a config's
+
+        read = DictAction(self.option_strings, self.dest, nargs='+')
         for option in values:
             key, equals, value = option.partition('=')
             if not equals:
@@ -35,7 +43,7 @@ class CfgOptions(DictAction):
                 setattr(namespace, self.dest, {**known, key: value.strip('\'" ')})
                 continue
             try:
-                super().__call__(parser, namespace, [option], *others)
+                read(parser, namespace, [option], *others)
             except (AssertionError, RecursionError) as error:
                 text = f'{option!r} cannot be read: brackets must match, and calls cannot be in lists'
                 raise argparse.ArgumentError(self, text) from error

@@ -21,16 +21,16 @@ DEFAULT_CLIP = ('ViT-B-32', 'openai')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    text = 'encode what is new or changed in a folder of videos'
-    index = commands.add_parser('index', formatter_class=HelpFormatter, help=text)
+    text = 'Encodes what is new or changed in a folder of videos.'
+    index = commands.add_parser('index', formatter_class=HelpFormatter, description=text, help=text)
     index.set_defaults(command=index_folder)
     index.add_argument('folder', type=Path, help='folder of videos, and of folders with more')
     index.add_argument('--config', help='config of a text-video retrieval model')
     index.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, as key=value')
-    index.add_argument('--clip', help="instead of a config: a model of open_clip; ViT-B-32 with OpenAI's weights if "
-                       'neither is given')  # fmt: skip
+    text = "instead of a config: a model of open_clip; ViT-B-32 with OpenAI's weights if neither is given"
+    index.add_argument('--clip', help=text)
     index.add_argument('--pretrained', help="its weights: one of open_clip's tags, or a file")
     example = 'SegmentClustering(segments=12, clusters=24, size_bias=True, after=6)'
     text = f'clusters tokens, such as "{example}"; may be repeated'
@@ -38,13 +38,14 @@ def parse_args() -> argparse.Namespace:
     index.add_argument('--batch', type=at_least(1), default=8, help='videos encoded together')
     text = 'processes that decode; 0: this one, where nothing ends a decoder that hangs'
     index.add_argument('--workers', type=at_least(0), default=2, help=text)
-    text = f'seconds to decode a video, {TIME_LIMIT:g} if left out; one that takes longer counts as unreadable'
+    text = 'seconds to decode a video; one that takes longer counts as unreadable'
     index.add_argument('--time-limit', type=at_least(1), default=TIME_LIMIT, help=text)
     index.add_argument('--skip-unreadable', action='store_true', help='leave damaged videos out and count them')
     index.add_argument('--launcher', choices=LAUNCHERS, default='none', help='what started the processes')
     # torchrun and torch.distributed.launch pass it.
     index.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    find = commands.add_parser('find', formatter_class=HelpFormatter, help='the videos nearest to a text')
+    text = 'Finds the videos nearest to a text.'
+    find = commands.add_parser('find', formatter_class=HelpFormatter, description=text, help=text)
     find.set_defaults(command=find_videos)
     find.add_argument('query', help='what is to be seen, such as "a bird lands on the water"')
     find.add_argument('--top', type=at_least(1), default=20, help='how many')

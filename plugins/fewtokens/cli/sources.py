@@ -12,16 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.reading import load_checkpoint, state_dict_of
+from ..checkpoints.reading import check_weights, load_checkpoint, state_dict_of
 from ..hosts import ReplacedCall
 from ..measure.agreement import Call
 from ..measure.files import shown
 from ..measure.macs import forward
-from ..openmmlab.config import load_config
-from ..openmmlab.model import build_model, check_weights
-from ..openmmlab.pictures import load_pictures, network_inputs
 from ..report.pictures import find_pictures, read_filled
-from .config import host_config
 from .options import at_least
 
 NAMES = (
@@ -91,6 +87,12 @@ def from_config(args: argparse.Namespace, files: list[Path]) -> Source:
         raise ValueError(
             "--shape is for models of timm and Hugging Face: a config's test pipeline says how large its pictures are"
         )
+    # Here, for timm's models need no OpenMMLab.
+    from ..openmmlab.config import load_config
+    from ..openmmlab.model import build_model
+    from ..openmmlab.pictures import load_pictures, network_inputs
+    from .config import host_config
+
     config = load_config(args.config, args.cfg_options)
     if config.model.type == 'ClipRetrieval':
         raise ValueError(f'{args.config} is of videos: pictures cannot say how well those agree')

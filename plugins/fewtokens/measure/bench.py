@@ -94,7 +94,7 @@ class Bench:
         }
         if not due:
             return
-        with progress_bar(sum(len(missing) + 1 for missing in due.values())) as bar:
+        with progress_bar(sum(len(missing) + 1 for missing in due.values()), 'comparing features') as bar:
             for picture, missing in due.items():
                 full = self._tokens(Variant(FUSED), picture)[0]
                 bar.update()

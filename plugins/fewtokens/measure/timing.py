@@ -54,7 +54,7 @@ def seconds_interleaved(
 ) -> dict[str, np.ndarray]:
     """What each row took in each round, [rounds]: see `time_interleaved`."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
-    with progress_bar((rounds + warmup) * len(rows)) as bar:
+    with progress_bar((rounds + warmup) * len(rows), 'timing') as bar:
         for number in range(warmup + rounds):
             for name, context in rows.items():
                 with context():

@@ -4,18 +4,21 @@ import difflib
 import os
 import textwrap
 import traceback
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-PACKAGES = ('mmseg', 'mmdet')
+PACKAGES = ('mmseg', 'mmdet', 'fewtokens')
 
 
 def load_config(name: str | os.PathLike, cfg_options: dict[str, Any] | None = None) -> Config:
-    """Loads a config file, or a config of an installed package such as `mmseg::segmenter/….py`.
+    """Loads a config file, or a config of an installed package such as `mmseg::segmenter/….py`, ours included.
 
     The package's scope becomes MMEngine's default, and `work_dir` is `work_dirs/NAME` where the config has none.
 
@@ -26,13 +29,38 @@ def load_config(name: str | os.PathLike, cfg_options: dict[str, Any] | None = No
     path = config_path(str(name))
     try:
         config = Config.fromfile(path)
+        _forget_our_scope(config)
     except Exception as error:  # noqa: BLE001  a config is code
         raise ValueError(f'config {str(path)!r} cannot be read: {_place(error)}{_reason(error)}') from error
     _override(config, cfg_options or {})
     if config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / path.stem)
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    scope = config.get('default_scope', 'mmengine')
+    init_default_scope(scope)
+    if scope in PACKAGES:
+        _import_quietly(f'{scope}.datasets')
     return config
+
+
+def _import_quietly(module: str) -> None:
+    """Imports what a config of that scope needs anyway, without the line that its makers' own service is missing."""
+    with redirect_stdout(StringIO()) as said, suppress(ImportError):
+        import_module(module)
+    print(*(line for line in said.getvalue().splitlines(True) if 'Could not import OneDL' not in line), sep='', end='')
+
+
+def _forget_our_scope(setting: Any) -> None:
+    """Takes off the mark that MMEngine puts on what stands in a `fewtokens::…` config that another goes on from.
+
+    It would look for a registry of that scope; ours register with MMEngine's own, and configs name mmseg's beside them.
+    """
+    if isinstance(setting, (dict, Config)):
+        if setting.get('_scope_') == 'fewtokens':
+            setting.pop('_scope_')
+        setting = [value for _, value in setting.items()]
+    if isinstance(setting, (list, tuple)):
+        for value in setting:
+            _forget_our_scope(value)
 
 
 def _override(config: Config, options: dict[str, Any]) -> None:
@@ -113,9 +141,7 @@ def config_path(name: str) -> Path:
 
 def _package_configs(package: str) -> Path:
     if package not in PACKAGES or find_spec(package) is None:
-        raise FileNotFoundError(
-            f'configs come from {" and ".join(PACKAGES)}, where installed; {package!r} is not there'
-        )
+        raise FileNotFoundError(f'configs come from {", ".join(PACKAGES)}, where installed; {package!r} is not there')
     return Path(find_spec(package).origin).parent / '.mim' / 'configs'
 
 

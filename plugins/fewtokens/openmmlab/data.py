@@ -158,7 +158,7 @@ def check_samples(dataset: BaseDataset, skip: bool = False, workers: int = 0) ->
         batch_size=None, num_workers=workers, generator=torch.Generator(),
     )  # fmt: skip
     readable, unreadable = [], []
-    with progress_bar(len(groups)) as bar:
+    with progress_bar(len(groups), 'checking samples') as bar:
         for (paths, indices), problem in zip(groups.items(), problems):
             if problem is None:
                 readable += indices

@@ -13,27 +13,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
-from ..checkpoints.reading import load_checkpoint, state_dict_of
+from ..checkpoints.reading import check_weights, load_checkpoint, state_dict_of
 from .checkpoints import dataset_meta_of
-
-
-def check_weights(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Raises a ValueError that names what differs where the weights are not this model's."""
-    own = model.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith(('num_batches_tracked',))]
-    unknown = [name for name in state if name not in own]
-    shapes = [
-        f'{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}'
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    lines = [
-        f'{len(names)} {what} ({", ".join(names[:3])}{", …" if len(names) > 3 else ""})'
-        for what, names in (('missing', missing), ('unknown', unknown), ('of another shape', shapes))
-        if names
-    ]
-    if lines:
-        raise ValueError(f'{source!r} is a checkpoint of another architecture: of its weights, {"; ".join(lines)}')
 
 
 def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> None:

@@ -37,7 +37,7 @@ def predict_folder(
     metainfo = complete_metainfo(model.dataset_meta, config)
     batches, unreadable = load_pictures(config, files, skip_unreadable)
     predictions = []
-    with progress_bar(len(batches)) as bar:
+    with progress_bar(len(batches), 'predicting') as bar:
         for file, batch in batches.items():
             predictions.append(_predict(model, variants, file, batch, metainfo, out))
             bar.update()

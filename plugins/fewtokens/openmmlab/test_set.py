@@ -63,22 +63,22 @@ class TestSet:
         if path.exists():
             print(f'{variant.name}: evaluated in an earlier run', file=sys.stderr)
             return Accuracy.load(path)
-        print(f'{variant.name}:', file=sys.stderr)
-        finite = True
-        with variant.applied(model), _watch(model) as features, progress_bar(len(self.loader)) as bar:
+        finite, what = True, f'evaluating {variant.name}'
+        with variant.applied(model), _watch(model) as features, progress_bar(len(self.loader), what) as bar:
             for batch in self.loader:
                 samples = predict(model, variant, batch)
                 finite &= all(map(_is_finite, samples))
                 self.evaluator.process(data_samples=samples, data_batch=batch)
                 bar.update()
-        statistics = {}
+        statistics, examples = {}, {}
         for metric in self.evaluator.metrics:
             statistics |= collect_statistics(metric)
         with quiet_log():
             metrics = in_percent(self.evaluator.evaluate(len(self.loader.dataset)))
         for metric in self.evaluator.metrics:
             statistics |= getattr(metric, 'statistics', {})
-        accuracy = Accuracy(metrics, statistics, finite and all(features))
+            examples |= getattr(metric, 'examples', {})
+        accuracy = Accuracy(metrics, statistics, finite and all(features), examples)
         write_whole(path, accuracy.save)
         return accuracy
 
@@ -129,4 +129,6 @@ def _fingerprint(dataset: Any, evaluators: Any) -> str:
 
 
 def _build_evaluator(config: Config) -> Evaluator:
-    return Evaluator(list_evaluators(use_our_metrics(config.test_evaluator)))
+    # MMEngine warns of each metric that has no prefix.
+    with quiet_log():
+        return Evaluator(list_evaluators(use_our_metrics(config.test_evaluator)))

@@ -17,6 +17,7 @@ from ..report.pictures import draw_clusters, encode_jpeg
 from ..report.tradeoff import Report, describe_report, write_report
 from .metrics import HEADLINES
 from .predict import look
+from .queries import found_by_rows
 from .test_set import TestSet
 
 PICTURES = 3
@@ -56,7 +57,10 @@ def write_tradeoff(
     environment = environment_of(inputs, **settings, left_out=len(tests.unreadable))
     report = Report(title or type(model).__name__, environment, rows, comparisons)
     pictures = _pictures(model, variants, tests, images[:PICTURES])
-    write_report(out, report, pictures)
+    # The host and the fused host find the same.
+    names = {row.name: row.short_name for row in rows if row.name != FUSED}
+    queries = found_by_rows(tests.loader.dataset, accuracies, names)
+    write_report(out, report, pictures, queries)
     return describe_report(report)
 
 

@@ -44,7 +44,8 @@ def spectral_medoids(
         normalize: measure distances between the points divided by their norms.
         positions: coordinates [N, D] of the points, in space and time for instance; needed by `window`.
         window: link only points whose positions differ by no more than this, in each of the D dimensions.
-        max_iters, tol: see `k_medoids`.
+        max_iters: see `k_medoids`.
+        tol: see `k_medoids`.
 
     Returns:
         medoids [B, k] int64, ascending indices of points, and labels [B, N] int64, each point's position in medoids.

@@ -19,7 +19,7 @@ class AvgPool(Reducer):
         until: 'head', 'backbone', 'auto' or a number of blocks, as for `Hourglass`.
     """
 
-    grid: Grid
+    grid: int | Grid
     until: str | int = 'auto'
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ class Hourglass(Reducer):
     `iters` and `k` of None mean the host family's published default.
     """
 
-    grid: Grid
+    grid: int | Grid
     until: str | int = 'auto'
     iters: int | None = None
     window: int = 5

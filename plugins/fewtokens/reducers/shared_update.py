@@ -39,7 +39,7 @@ class SharedUpdate(Reducer):
 
     restores: ClassVar[str] = 'update'
 
-    grid: Grid | Sequence[Grid | int]
+    grid: int | Grid | Sequence[Grid | int]
     iters: int = 5
     window: int = 3
     size_bias: bool = True

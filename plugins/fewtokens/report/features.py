@@ -16,6 +16,7 @@ from .curve import COLOURS, draw_curve
 from .pages import as_data_url, render_page
 from .pictures import draw_clusters, encode_jpeg, enlarge
 from .table import format_gmacs
+from .tradeoff import as_csv
 
 SHORT_SIDE = 224
 """Pixels of a picture on the page."""
@@ -151,6 +152,7 @@ def write_features(
         rows=rows,
         pictures=pictures,
         environment=environment,
+        csv=as_csv(rows),
         curves={title: as_data_url(curve, 'png') for title, curve in curves.items()},
     )
     figures = dict(environment=environment, rows=[row.as_json() for row in rows])

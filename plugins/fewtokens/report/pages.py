@@ -17,10 +17,19 @@ HEIGHT = 132
 
 
 def render_page(template: Path, **content: Any) -> str:
-    """A template filled. Its filters: `shown` for names of files, `as_link` for links to them."""
-    pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """A template filled, which goes on from `base.html` here, where all pages have their style.
+
+    Its filters: `shown` for names of files, `as_link` for links to them.
+    """
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     pages.filters |= dict(shown=shown, as_link=lambda name: quote(os.fsencode(name)))
-    return pages.from_string(template.read_text(encoding='utf-8')).render(**content)
+    return pages.get_template(template.name).render(**content)
 
 
 def as_data_url(content: bytes, kind: str) -> str:

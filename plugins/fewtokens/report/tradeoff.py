@@ -19,6 +19,33 @@ FIELDS = ('macs', 'params', 'ms', 'ms_p20', 'ms_p80', 'speedup', 'peak_mib')
 
 
 @dataclass(frozen=True)
+class Found:
+    """A video that a text found: its score, and its middle frame as a data URL."""
+
+    name: str
+    score: float
+    right: bool
+    image: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a row finds for a text: the nearest videos, and at which place among all the right one is, from 1."""
+
+    name: str
+    place: int
+    videos: list[Found]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text, and what each row finds for it."""
+
+    text: str
+    lines: list[Answer]
+
+
+@dataclass(frozen=True)
 class Report:
     """What was measured, on what, and the rows that cost the same."""
 
@@ -40,30 +67,36 @@ class Report:
         )
 
 
-def write_report(out: Path, report: Report, pictures: Sequence[Sequence[tuple[str, bytes]]]) -> None:
+def write_report(
+    out: Path, report: Report, pictures: Sequence[Sequence[tuple[str, bytes]]], queries: Sequence[Query] = ()
+) -> None:
     """Writes `tradeoff.json`, `.csv`, `.png` and a self-contained `report.html`, together or not at all.
 
     Args:
         out: folder.
         pictures: lines of JPEGs with their captions.
+        queries: of models that find videos, a few texts.
     """
     curve = draw_curve(report.rows, report.headlines[0])
-    page = render(report, curve, pictures)
+    page = render(report, curve, pictures, queries)
     write_together(
         {
             out / 'tradeoff.json': json.dumps(report.as_json(), indent=1).encode(),
-            out / 'tradeoff.csv': _as_csv(report.rows).encode(),
+            out / 'tradeoff.csv': as_csv(report.rows).encode(),
             out / 'tradeoff.png': curve,
             out / 'report.html': page.encode(),
         }
     )
 
 
-def render(report: Report, curve: bytes, pictures: Sequence[Sequence[tuple[str, bytes]]]) -> str:
+def render(
+    report: Report, curve: bytes, pictures: Sequence[Sequence[tuple[str, bytes]]], queries: Sequence[Query]
+) -> str:
     """The page, with every image inside it."""
     lines = [[(caption, as_data_url(image, 'jpeg')) for caption, image in line] for line in pictures]
     told = dict(vars(report), headlines=report.headlines, curve=as_data_url(curve, 'png'), pictures=lines)
-    return render_page(Path(__file__).parent / 'report.html', format_gmacs=format_gmacs, **told)
+    told |= dict(queries=queries, csv=as_csv(report.rows), format_gmacs=format_gmacs)
+    return render_page(Path(__file__).parent / 'report.html', **told)
 
 
 def describe_report(report: Report) -> str:
@@ -79,7 +112,8 @@ def describe_report(report: Report) -> str:
     return '\n'.join(lines)
 
 
-def _as_csv(rows: list[ReportRow]) -> str:
+def as_csv(rows: Sequence[ReportRow]) -> str:
+    """All figures of the rows, with all their digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     changes = [f'{name} {what}' for name in rows[0].differences for what in ('difference', 'low', 'high')]

@@ -12,6 +12,9 @@ from torch import Tensor
 from ..measure.resampling import Recalls
 from ..video.metrics import Ranks, metrics_of, rank_both_directions
 
+EXAMPLES, NEAREST = 4, 5
+"""Texts whose videos a report shows, and how many of those."""
+
 
 @METRICS.register_module()
 class RetrievalMetric(BaseMetric):
@@ -26,6 +29,7 @@ class RetrievalMetric(BaseMetric):
 
     Attributes:
         statistics: once computed, what intervals of `R@1` and `v2t/R@1` are drawn from.
+        examples: once computed, what a few texts find, see `_examples`.
 
     Raises:
         ValueError: embeddings are missing or don't fit each other.
@@ -38,6 +42,7 @@ class RetrievalMetric(BaseMetric):
         self.dual_softmax = dual_softmax
         self.chunk = chunk
         self.statistics: dict[str, Recalls] = {}
+        self.examples: dict[str, np.ndarray] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
@@ -67,6 +72,7 @@ class RetrievalMetric(BaseMetric):
             self.chunk,
         )
         self.statistics = _recalls_by_video(ranks, owners, len(videos))
+        self.examples = _examples(texts, videos, owners)
         return metrics_of(ranks)
 
 
@@ -85,6 +91,21 @@ def gather_embeddings(results: Sequence[tuple[str, Tensor, Tensor]]) -> tuple[Te
         raise ValueError(f'none of the {len(index)} videos has a caption: there is nothing to ask for')
     owners = torch.tensor([index[name] for name, _, texts in results for _ in texts])
     return torch.cat(texts), torch.stack([videos[name] for name in index]), owners
+
+
+def _examples(texts: Tensor, videos: Tensor, owners: Tensor) -> dict[str, np.ndarray]:
+    """What `EXAMPLES` of the texts find, evenly spread over the test set.
+
+    Returns:
+        `texts` [q]: which they are. `videos` [q, n]: the `NEAREST` videos of each, and `scores` [q, n], their cosines.
+        `owners` [q]: the right video, and `places` [q]: its place, 1 where it is nearest.
+    """
+    chosen = torch.linspace(0, len(texts) - 1, min(EXAMPLES, len(texts))).long().unique()
+    scores, nearest = (texts[chosen] @ videos.T).sort(dim=1, descending=True, stable=True)
+    places = (nearest == owners[chosen, None]).int().argmax(dim=1) + 1
+    few = dict(videos=nearest[:, :NEAREST], scores=scores[:, :NEAREST])
+    found = dict(texts=chosen, **few, owners=owners[chosen], places=places)
+    return {name: values.numpy() for name, values in found.items()}
 
 
 def _recalls_by_video(ranks: dict[str, Ranks], owners: Tensor, videos: int) -> dict[str, Recalls]:

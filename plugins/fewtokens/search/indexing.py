@@ -74,7 +74,7 @@ def encode_videos(
         return
     videos = decode_videos([folder / file.name for file in files], load, workers, time_limit, 2 * batch * workers)
     done: list[Encoded] = []
-    with closing(videos), progress_bar(len(files)) if progress else nullcontext() as bar:
+    with closing(videos), progress_bar(len(files), 'encoding videos') if progress else nullcontext() as bar:
         try:
             for start in range(0, len(files), batch):
                 decoded = list(islice(videos, batch))

@@ -39,9 +39,14 @@ class SegmentClustering(nn.Module):
         size_bias: whether attention counts a kept token as often as its cluster has members, by adding the logarithm to
             its scores (ToMe's proportional attention, https://arxiv.org/abs/2210.09461, equation 1). A model that was
             trained without clustering needs it; CenterCLIP, which trains with it, does without.
-        metric, p, normalize, exact: see `fewtokens.ops.k_medoids`.
-        graph, sigma, knn: see `fewtokens.ops.spectral_medoids`. For 'heat_knn', as published, knn is 5 for each of a
-            segment's frames if None, and 5 more where a frame has 100 patches.
+        metric: of distances, see `fewtokens.ops.k_medoids`.
+        p: the same.
+        normalize: the same.
+        exact: the same.
+        graph: for 'spectral', see `fewtokens.ops.spectral_medoids`.
+        sigma: the same.
+        knn: the same. For 'heat_knn', as published, it is 5 for each of a segment's frames if None, and 5 more where a
+            frame has 100 patches.
         window: for 'spectral', a token is linked only with those at most (frames, patches) away.
         cluster_embedding: adds a learned vector to each kept token, by its position among them. Starts at zero; for
             'positions', where pretrained weights are loaded for training, from CLIP's positions (see

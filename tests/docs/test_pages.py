@@ -1,0 +1,64 @@
+"""The documentation's own code works, and its commands exist."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import fewtokens_command
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf'^```{language}\n(.*?)^```$', page.read_text(encoding='utf-8'), re.M | re.S)
+
+
+def names(pages):
+    return [page.relative_to(ROOT).as_posix() for page in pages]
+
+
+WITH_CODE = [page for page in PAGES if blocks(page, 'python')]
+
+
+@pytest.mark.parametrize('page', WITH_CODE, ids=names(WITH_CODE))
+def test_python_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = dict(__name__='page')
+    for number, code in enumerate(blocks(page, 'python')):
+        exec(compile(code, f'{page.name}, block {number + 1}', 'exec'), namespace)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=names(PAGES))
+def test_commands_on_a_page_exist(page):
+    for code in blocks(page, 'bash'):
+        for line in code.replace('\\\n', '').splitlines():
+            words = shlex.split(line, comments=True)
+            if 'fewtokens' in words[:1]:
+                assert words[1] in fewtokens_command.COMMANDS, line
+            if words[:1] == ['python'] and words[1].startswith(('tools/', 'examples/')):
+                assert (ROOT / words[1]).is_file(), line
+
+
+def test_pages_are_built_without_a_warning(tmp_path):
+    """Links, their places on a page, and every name of the Python API."""
+    command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', str(tmp_path)]
+    environment = {**os.environ, 'NO_MKDOCS_2_WARNING': '1'}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    api = (tmp_path / 'api.html').read_text()
+    assert 'id="fewtokens.attach.attach"' in api and 'At the end a token' in (tmp_path / 'methods.html').read_text()
+    # What a page shows it brings with it.
+    assert not re.search(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)"', (tmp_path / 'index.html').read_text())
+
+
+def test_every_page_is_in_the_table_of_contents():
+    config = yaml.load((ROOT / 'mkdocs.yml').read_text(), yaml.BaseLoader)
+    listed = re.findall(r"'([\w/]+\.md)'", str(config['nav']))
+    assert sorted(listed) == sorted(page.relative_to(ROOT / 'docs').as_posix() for page in PAGES[1:])
