@@ -30,8 +30,8 @@ class Parts:
     """In a block, before attention and before the MLP."""
     mlp: tuple[str, str]
     """In a block, the MLP's first layer and its activation."""
-    mask: str = 'attention_mask'
-    """The argument of a block that is added to the logits of attention."""
+    mask: str | None = 'attention_mask'
+    """The argument of a block that is added to the logits of attention; None where blocks take none."""
     queries: bool = False
     """Whether queries join the tokens, which must be whole then, before the configuration's last `num_blocks`."""
 
@@ -198,8 +198,10 @@ def _part(module: nn.Module, path: str) -> nn.Module | None:
     return module if isinstance(module, nn.Module) else None
 
 
-def _takes(blocks: nn.Module, argument: str) -> bool:
+def _takes(blocks: nn.Module, argument: str | None) -> bool:
     """Whether blocks have the argument, or pass on what they have no name for, as DPT's must."""
+    if argument is None:
+        return True
     parameters = inspect.signature(type(blocks[0]).forward).parameters
     return argument in parameters or (argument == DPT.mask and 'kwargs' in parameters)
 
