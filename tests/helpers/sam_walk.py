@@ -1,10 +1,12 @@
 """SAM's blocks over clusters of windows, written out: the oracle of timm's and Hugging Face's hosts."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import spread
 import timm
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 
@@ -150,3 +152,26 @@ def walk(blocks, x, cell, ropes, reducer):
         x = block(x[None])[0] if of is None else literal_block(block, x, of, reducer.size_bias)
         outputs.append(x if of is None else of.restore(stage, x))
     return outputs
+
+
+class AsTimm(nn.Module):
+    """A block of Hugging Face's under the names of timm's."""
+
+    def __init__(self, block, linear=('lin1', 'lin2'), activation='act'):
+        super().__init__()
+        self.block, self.window_size = block, block.window_size
+        self.norm1, self.norm2 = block.layer_norm1, block.layer_norm2
+        attn, same = block.attn, nn.Identity()
+        positions = getattr(attn, 'use_rel_pos', False)
+        tables = dict(rel_pos_h=attn.rel_pos_h, rel_pos_w=attn.rel_pos_w) if positions else {}
+        self.attn = SimpleNamespace(
+            qkv=attn.qkv, num_heads=attn.num_attention_heads, q_norm=same, k_norm=same, scale=attn.scale, rope=None,
+            use_rel_pos=positions, proj=attn.proj, **tables,
+        )  # fmt: skip
+        self.ls1 = self.ls2 = same
+        self.mlp = block.mlp
+        self.mlp.fc1, self.mlp.fc2 = (getattr(block.mlp, name) for name in linear)
+        self.mlp.act, self.mlp.norm = getattr(block.mlp, activation), same
+
+    def forward(self, x):
+        return self.block(x)

@@ -2,14 +2,13 @@
 
 import copy
 from importlib import import_module
-from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
 from copies import run_copies_and_half
 from models import randomize, snapshot
-from sam_walk import walk
+from sam_walk import AsTimm, walk
 from torch import nn
 
 import fewtokens
@@ -60,27 +59,6 @@ def with_positions(model):
         if 'rel_pos' in name:
             parameter.data *= 5
     return model
-
-
-class AsTimm(nn.Module):
-    """A block under the names of timm's."""
-
-    def __init__(self, block):
-        super().__init__()
-        self.block, self.window_size = block, block.window_size
-        self.norm1, self.norm2 = block.layer_norm1, block.layer_norm2
-        attn, same = block.attn, nn.Identity()
-        tables = dict(rel_pos_h=attn.rel_pos_h, rel_pos_w=attn.rel_pos_w) if attn.use_rel_pos else {}
-        self.attn = SimpleNamespace(
-            qkv=attn.qkv, num_heads=attn.num_attention_heads, q_norm=same, k_norm=same, scale=attn.scale, rope=None,
-            use_rel_pos=attn.use_rel_pos, proj=attn.proj, **tables,
-        )  # fmt: skip
-        self.ls1 = self.ls2 = same
-        self.mlp = block.mlp
-        self.mlp.fc1, self.mlp.fc2, self.mlp.norm = block.mlp.lin1, block.mlp.lin2, same
-
-    def forward(self, x):
-        return self.block(x)
 
 
 @torch.no_grad()

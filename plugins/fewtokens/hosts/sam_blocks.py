@@ -70,7 +70,7 @@ class ReducedAttention:
     window: Grid | None
     """(h, w) of the host's windows, into which the block has cut reduced tokens; None where it sees all of them."""
 
-    def heads(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(self, module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values [B, heads, N, D] of tokens [B, N, C]."""
         raise NotImplementedError
 
@@ -79,8 +79,8 @@ class ReducedAttention:
         raise NotImplementedError
 
     def dropout(self, module: nn.Module) -> float:
-        """Of the weights, while it doesn't train too."""
-        raise NotImplementedError
+        """Of the weights, in training."""
+        return 0.0
 
     def turn(self, module: nn.Module, context: AttentionContext, heads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Queries, keys and values with rotary positions, where there are some."""
@@ -100,8 +100,7 @@ class ReducedAttention:
             # The host fills windows up with zeros anew in each block, after its norm.
             tokens = tokens * (real > 0).to(tokens.dtype)
         keys = None if bias is None else layout.split(bias[..., None])[1][..., 0]
-        tables = (module.rel_pos_h, module.rel_pos_w) if module.use_rel_pos else None
-        out = self._attend(module, tokens, layout.grid, tables, keys, context)
+        out = self._attend(module, tokens, layout.grid, _tables(module), keys, context)
         return _recut(out, layout, cut).unflatten(1, self.window)
 
     def _in_image(self, module: nn.Module, x: Tensor, context: AttentionContext) -> Tensor:
@@ -112,7 +111,8 @@ class ReducedAttention:
             real = layout.join(None, real)[..., 0].to(x.dtype)
             inside = torch.where(real > 0, real.new_zeros(()), -torch.inf)
             keys = inside if keys is None else keys + real.log()
-        tables = stretched_tables(module, layout) if module.use_rel_pos else None
+        tables = _tables(module)
+        tables = None if tables is None else stretched_tables(tables, layout)
         out = self._attend(module, x.flatten(1, 2), layout.extent, tables, keys, context)
         return out.unflatten(1, layout.extent)
 
@@ -171,13 +171,18 @@ def _inside(extent: Grid, window: Grid) -> Tensor:
     return Windows(extent, window).split(torch.ones(1, extent[0] * extent[1], 1))[1]
 
 
-def stretched_tables(module: nn.Module, layout: Layout) -> tuple[Tensor, Tensor]:
+def _tables(module: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Of relative positions up and down [L, D], and across, where there are some."""
+    return (module.rel_pos_h, module.rel_pos_w) if getattr(module, 'use_rel_pos', False) else None
+
+
+def stretched_tables(tables: tuple[Tensor, Tensor], layout: Layout) -> tuple[Tensor, ...]:
     """The tables of relative positions for an image of whole windows; beyond its sides positions end."""
     whole = layout.unreduced if isinstance(layout, Windows) else None
     if whole is None:
-        return module.rel_pos_h, module.rel_pos_w
+        return tables
     padded = (count * cell for count, cell in zip(whole.counts, whole.grid))
-    return tuple(map(_stretched, (module.rel_pos_h, module.rel_pos_w), whole.extent, padded))
+    return tuple(map(_stretched, tables, whole.extent, padded))
 
 
 def _stretched(table: Tensor, side: int, padded: int) -> Tensor:

@@ -103,7 +103,7 @@ class TransformersViT(Host):
         return [state - 1 for state in self._seen_states(kwargs) if state]
 
     def _seen_states(self, kwargs: dict[str, Any]) -> set[int]:
-        depth = self.backbone.config.num_hidden_layers
+        depth = getattr(self.backbone.config, 'num_hidden_layers', len(self.blocks))
         # A feature extractor's stages are hidden states.
         states = {index % (depth + 1) for index in getattr(self.backbone, 'out_indices', ())}
         asked = kwargs.get('output_hidden_states', self.backbone.config.output_hidden_states)
@@ -209,7 +209,8 @@ def _takes(blocks: nn.Module, argument: str | None) -> bool:
 def _nominal_grid(config: Any) -> Grid:
     if hasattr(config, 'num_patches'):
         return _pair(int(config.num_patches**0.5))
-    return tuple(side // patch for side, patch in zip(_pair(config.image_size), _pair(config.patch_size)))
+    patch = config.patch_size if hasattr(config, 'patch_size') else config.patch_stride
+    return tuple(side // stride for side, stride in zip(_pair(config.image_size), _pair(patch)))
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -1,0 +1,185 @@
+"""Hugging Face's SAM 2 encoder, whose stages pool their tokens, against a literal form."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers
+from copies import run_copies_and_half
+from models import randomize, snapshot
+from sam_walk import AsTimm, walk
+from torch import nn
+
+import fewtokens
+
+REDUCERS = [
+    fewtokens.Hourglass(4, 3, iters=3, k=7, temperature=20.0), fewtokens.SharedUpdate(5, (4, 3), spread=False),
+    fewtokens.SharedUpdate(4, 4), fewtokens.AvgPool(2, 2), fewtokens.SharedUpdate(6, 5, size_bias=False),
+    fewtokens.SharedUpdate(0, 6), fewtokens.SharedUpdate(9, 2),
+]  # fmt: skip
+STAGES = (0, 1, 3, 8, 10)
+WINDOWS = (8, 4, 6, 3)
+IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(4))
+
+
+def vision(name='Sam2', **options):
+    """Stages of 1, 2, 5 and 2 blocks on grids of 32 x 48 to 4 x 6; of the third, blocks 5 and 7 see the whole grid."""
+    settings = dict(
+        hidden_size=8, num_attention_heads=1, image_size=[64, 96], patch_kernel_size=[3, 3], patch_stride=[2, 2],
+        patch_padding=[1, 1], blocks_per_stage=[1, 2, 5, 2], embed_dim_per_stage=[8, 16, 32, 48],
+        num_attention_heads_per_stage=[1, 2, 4, 4], window_size_per_stage=list(WINDOWS), global_attention_blocks=[5, 7],
+        window_positional_embedding_background_size=[4, 4],
+    )  # fmt: skip
+    backbone = transformers.Sam2HieraDetConfig(**settings | options)
+    return transformers.Sam2VisionConfig(
+        backbone_config=backbone, backbone_channel_list=[48, 32, 16, 8], fpn_hidden_size=16
+    )
+
+
+def build(**options):
+    return randomize(transformers.Sam2VisionModel(vision(**options)))
+
+
+@torch.no_grad()
+def literal(model, images, reducer):
+    """What comes into the first block and out of each, whole."""
+    backbone = copy.deepcopy(model.backbone)
+    x = backbone.patch_embed(images)
+    x = x + backbone._get_pos_embed(x.shape[1:3])
+    blocks, states = list(backbone.blocks), [x]
+    for stage, (first, end) in enumerate(zip(STAGES, STAGES[1:])):
+        if not first <= reducer.after < end:
+            for block in blocks[first:end]:
+                states.append(block(states[-1]))
+            continue
+        named = [AsTimm(block, ('proj_in', 'proj_out'), 'activation') for block in blocks[first:end]]
+        inner = replace(reducer, after=reducer.after - first)
+        given = [walk(named, image, (WINDOWS[stage],) * 2, (None, None), inner) for image in states[-1]]
+        states += [torch.stack(each) for each in zip(*given, strict=True)]
+    return states
+
+
+@pytest.fixture(params=REDUCERS, ids=range(len(REDUCERS)))
+def reducer(request):
+    return request.param
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('attention', ['sdpa', 'eager'])
+def test_equals_the_literal_form(attention, reducer):
+    model = build()
+    model.set_attn_implementation(attention)
+    host = model(IMAGES, output_hidden_states=True)
+    expected, before = literal(model, IMAGES, reducer), snapshot(model)
+    with fewtokens.attach(model, reducer) as attachment:
+        given = model(IMAGES, output_hidden_states=True)
+        for one, other in zip(given.hidden_states, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=3e-4)
+        alone = model(IMAGES)
+        torch.testing.assert_close(alone.last_hidden_state, expected[-1], rtol=1e-3, atol=3e-4)
+        maps, _ = model.neck([expected[end] for end in STAGES[1:]])
+        for one, other in zip(alone.fpn_hidden_states, maps[-3:][::-1], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+        assert not torch.allclose(alone.last_hidden_state, host.last_hidden_state, atol=1e-4)
+        assert attachment.passes == 2 and attachment.host.family == 'transformers SAM 2'
+        with pytest.raises(ValueError, match='output_attentions=True asks for attention between all tokens'):
+            model(IMAGES, output_attentions=True)
+    assert snapshot(model) == before
+    assert torch.equal(model(IMAGES).last_hidden_state, host.last_hidden_state)
+
+
+@torch.no_grad()
+def test_stages_that_nest_and_stages_that_follow_each_other():
+    model = build()
+    with fewtokens.attach(model, fewtokens.SharedUpdate((4, 6, 9), (4, 3, 2))) as attachment:
+        given = model(IMAGES, output_hidden_states=True).hidden_states
+        assert attachment.passes == 1
+    with fewtokens.attach(model, fewtokens.SharedUpdate(4, 4)):
+        once = model(IMAGES, output_hidden_states=True).hidden_states
+    assert [torch.allclose(a, b, atol=1e-4) for a, b in zip(given, once)] == [True] * 7 + [False] * 4
+
+
+@pytest.mark.parametrize('after, fits', [(1, 2), (3, 4), (8, 9)])
+def test_blocks_that_pool_take_whole_tokens(after, fits):
+    message = rf'after={after}: block {after} of Sam2HieraDetModel pools .* after={fits} fits .* blocks 0, 1, 3, 8'
+    model = build()
+    before = snapshot(model)
+    with pytest.raises(ValueError, match=message):
+        fewtokens.attach(model, fewtokens.SharedUpdate(after, 3))
+    assert snapshot(model) == before
+    with pytest.raises(ValueError, match='on no grid, which the windows or relative positions of transformers SAM 2'):
+        fewtokens.attach(model, fewtokens.BipartiteMerge(4, 2))
+
+
+@torch.no_grad()
+def test_windows_of_a_stage_that_are_small_enough_already():
+    model = build()
+    host = model(IMAGES).last_hidden_state
+    with fewtokens.attach(model, fewtokens.SharedUpdate(9, 3)) as attachment:
+        with pytest.warns(UserWarning, match='too few'):
+            assert torch.equal(model(IMAGES).last_hidden_state, host)
+    assert (attachment.passes, attachment.skipped) == (0, 1)
+
+
+@torch.no_grad()
+def test_masks_from_prompts():
+    prompt = dict(hidden_size=16, image_size=96, patch_size=8, mask_input_channels=4)
+    decoder = dict(hidden_size=16, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16)
+    config = vision(image_size=[96, 96])
+    config.num_feature_levels, config.backbone_feature_sizes = 3, [[48, 48], [24, 24], [12, 12]]
+    config = transformers.Sam2Config(
+        vision_config=config.to_dict(), prompt_encoder_config=prompt, mask_decoder_config=decoder
+    )
+    model, images = randomize(transformers.Sam2Model(config)), torch.randn(1, 3, 96, 96)
+    points = torch.tensor([[[[10.0, 20.0]], [[40.0, 50.0]]]])
+    host = model(images, input_points=points)
+    with fewtokens.attach(model, fewtokens.SharedUpdate(4, 4)) as attachment:
+        assert attachment.host.path == 'vision_encoder.backbone'
+        given = model(images, input_points=points)
+        features = model.get_image_embeddings(images)
+        decoded = model(image_embeddings=features, input_points=points)
+        torch.testing.assert_close(given.pred_masks, decoded.pred_masks)
+        assert attachment.passes == 2 and given.pred_masks.shape == host.pred_masks.shape
+        assert not torch.allclose(given.pred_masks, host.pred_masks, atol=1e-4)
+
+
+@torch.no_grad()
+def test_copies_and_half_precision():
+    model = Last(build())
+    with fewtokens.attach(model, fewtokens.SharedUpdate((4, 6), (4, 3))):
+        expected, mixed, half = run_copies_and_half(model, IMAGES)
+    for one in (mixed, half):
+        assert nn.functional.cosine_similarity(one.flatten(), expected.flatten(), dim=0) > 0.95
+
+
+class Last(nn.Module):
+    """An encoder's last output alone."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images):
+        return self.inner(images).last_hidden_state
+
+
+def test_gradients_reach_reduced_blocks():
+    """transformers checkpoints no blocks of this model."""
+    model = build().train()
+    with fewtokens.attach(model, fewtokens.SharedUpdate((4, 6), (4, 3))):
+        output = model(IMAGES).last_hidden_state
+        output.square().mean().backward()
+        with torch.no_grad():
+            torch.testing.assert_close(model(IMAGES).last_hidden_state, output, rtol=1e-4, atol=1e-4)
+    assert all(model.backbone.blocks[index].attn.qkv.weight.grad.abs().sum() > 0 for index in range(10))
+
+
+@torch.no_grad()
+def test_compiled_without_a_break():
+    torch._dynamo.reset()
+    model = Last(build(blocks_per_stage=[1, 1, 2, 1], global_attention_blocks=[3]))
+    with fewtokens.attach(model, fewtokens.SharedUpdate(3, 4)):
+        compiled = torch.compile(model, backend='eager', fullgraph=True)
+        torch.testing.assert_close(compiled(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-4)
+    torch._dynamo.reset()
