@@ -5,9 +5,9 @@ from importlib import import_module
 
 import pytest
 import torch
-import transformers
 from copies import run_copies_and_half
 from models import randomize, snapshot
+from sam_models import SETTINGS, sam, with_positions
 from sam_walk import AsTimm, walk
 from torch import nn
 
@@ -33,8 +33,6 @@ ENCODERS = {
     'SLANeXt': ('slanext.modeling_slanext.SLANeXtVisionEncoder', 'SLANeXtVisionConfig'),
     'PP-FormulaNet': ('pp_formulanet.modeling_pp_formulanet.PPFormulaNetVisionModel', 'PPFormulaNetVisionConfig'),
 }  # fmt: skip
-SETTINGS = dict(hidden_size=32, output_channels=16, num_hidden_layers=6, num_attention_heads=4, mlp_dim=48)
-SETTINGS |= dict(window_size=4, global_attn_indexes=[2, 4], patch_size=8)
 
 
 def encoder(kind='SAM', size=(72, 80), attention=None, **options):
@@ -51,13 +49,6 @@ def encoder(kind='SAM', size=(72, 80), attention=None, **options):
         # Configurations know squares alone: the positions of a larger one are cut.
         model.patch_embed.image_size = size
         model.pos_embed = nn.Parameter(model.pos_embed[:, : size[0] // 8, : size[1] // 8].clone())
-    return model
-
-
-def with_positions(model):
-    for name, parameter in model.named_parameters():
-        if 'rel_pos' in name:
-            parameter.data *= 5
     return model
 
 
@@ -166,20 +157,6 @@ def test_fused_attention_where_it_is_missing(options):
     torch.testing.assert_close(states[-1], literal(model, images, reducer)[-1], rtol=1e-3, atol=3e-4)
     with fewtokens.use_sdpa(encoder(attention='sdpa')) as fused:
         assert fused.places == []
-
-
-def sam(name='Sam', image_size=72, **options):
-    """A whole model, from images and prompts to masks."""
-    prompt = dict(hidden_size=16, image_size=image_size, patch_size=8, mask_input_channels=4)
-    decoder = dict(hidden_size=16, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16)
-    if name == 'SamHQ':
-        decoder |= dict(vit_dim=32)
-    prompt |= dict(image_embedding_size=image_size // 8)
-    vision = {**SETTINGS, 'image_size': image_size, 'num_pos_feats': 8, **options}
-    config = getattr(transformers, f'{name}Config')(
-        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder
-    )
-    return with_positions(randomize(getattr(transformers, f'{name}Model')(config)))
 
 
 @torch.no_grad()
