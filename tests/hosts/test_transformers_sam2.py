@@ -178,7 +178,7 @@ def test_gradients_reach_reduced_blocks():
 @torch.no_grad()
 def test_compiled_without_a_break():
     torch._dynamo.reset()
-    model = Last(build(blocks_per_stage=[1, 1, 2, 1], global_attention_blocks=[3]))
+    model = Last(build(blocks_per_stage=[1, 1, 2, 1], global_attention_blocks=[3]).backbone)
     with fewtokens.attach(model, fewtokens.SharedUpdate(3, 4)):
         compiled = torch.compile(model, backend='eager', fullgraph=True)
         torch.testing.assert_close(compiled(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-4)

@@ -28,7 +28,7 @@ class SAMBlocks:
     @property
     def windowed(self) -> bool:
         """Whether any block attends within windows."""
-        return any(block.window_size for block in self.blocks)
+        return any(window_of(block) is not None for block in self.blocks)
 
     @property
     def grid_is(self) -> str:
@@ -52,14 +52,19 @@ class SAMBlocks:
         return forward(value, *args, **kwargs)
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
-        window = (block.window_size,) * 2 if block.window_size else None
-        return [ReplacedCall(block.attn, self.attention(context, window))]
+        return [ReplacedCall(block.attn, self.attention(context, window_of(block)))]
+
+
+def window_of(block: nn.Module) -> Grid | None:
+    """(h, w) of a block's windows, None where it sees the whole image."""
+    window = block.window_size
+    window = (window, window) if isinstance(window, int) else tuple(window)
+    return window if any(window) else None
 
 
 def nominal_window(blocks: Sequence[nn.Module]) -> Grid | None:
     """(h, w) of the windows, None where all blocks see the whole image."""
-    window = max((block.window_size for block in blocks), default=0)
-    return (window, window) if window else None
+    return max((window for window in map(window_of, blocks) if window), default=None)
 
 
 @dataclass

@@ -8,8 +8,9 @@ from typing import Any, Optional
 from torch import Tensor, nn
 
 from .base import register_host
-from .layout import Grid, Layout, Windows
-from .sam_blocks import ReducedAttention, SAMBlocks
+from .hiera_stages import HieraStages
+from .layout import Grid
+from .sam_blocks import ReducedAttention
 from .transformers_vit import Parts, TransformersViT, find_model
 
 HIERA = Parts(
@@ -36,34 +37,21 @@ class Attention(ReducedAttention):
 
 @register_host
 @dataclass(frozen=True)
-class TransformersSAM2(SAMBlocks, TransformersViT):
+class TransformersSAM2(HieraStages, TransformersViT):
     family = 'transformers SAM 2'
     attention = Attention
 
     ends: tuple[int, ...] = ()
-    """For each stage, the number of blocks until its end."""
+    windows: tuple[Grid, ...] = ()
 
     @classmethod
     def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['TransformersSAM2']:
         found = find_model(cls, MODELS, path, module)
         if found is None:
             return None
-        window = max(module.config.window_size_per_stage)
-        return replace(found, nominal_grid=(window, window), ends=tuple(accumulate(module.config.blocks_per_stage)))
+        windows = tuple((side, side) for side in module.config.window_size_per_stage)
+        ends = tuple(accumulate(module.config.blocks_per_stage))
+        return replace(found, nominal_grid=max(windows), ends=ends, windows=windows)
 
-    def region_end(self, index: int) -> int:
-        if self.blocks[index].query_stride:
-            raise ValueError(
-                f'after={index}: block {index} of {type(self.backbone).__name__} pools the tokens of one stage to '
-                f'those of the next, and they must be whole: after={index + 1} fits where the stage has more blocks, '
-                f'and stages begin at blocks {", ".join(map(str, (0, *self.ends[:-1])))}'
-            )
-        return next(end for end in self.ends if index < end)
-
-    def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
-        for block in self.blocks[:index]:
-            grid = tuple(side // stride for side, stride in zip(grid, block.query_stride or (1, 1)))
-        stage = next(stage for stage, end in enumerate(self.ends) if index < end)
-        # A block that sees the whole image has no window of its own.
-        window = self.backbone.config.window_size_per_stage[stage]
-        return Windows(grid, (window, window))
+    def stride(self, block: nn.Module) -> Grid | None:
+        return block.query_stride and tuple(block.query_stride)
