@@ -8,6 +8,7 @@ import torch
 import transformers
 from copies import run_copies_and_half
 from models import randomize, snapshot
+from sam_models import SAM2_WINDOWS, sam2, sam2_vision
 from sam_walk import AsTimm, walk
 from torch import nn
 
@@ -19,26 +20,11 @@ REDUCERS = [
     fewtokens.SharedUpdate(0, 6), fewtokens.SharedUpdate(9, 2),
 ]  # fmt: skip
 STAGES = (0, 1, 3, 8, 10)
-WINDOWS = (8, 4, 6, 3)
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(4))
 
 
-def vision(name='Sam2', **options):
-    """Stages of 1, 2, 5 and 2 blocks on grids of 32 x 48 to 4 x 6; of the third, blocks 5 and 7 see the whole grid."""
-    settings = dict(
-        hidden_size=8, num_attention_heads=1, image_size=[64, 96], patch_kernel_size=[3, 3], patch_stride=[2, 2],
-        patch_padding=[1, 1], blocks_per_stage=[1, 2, 5, 2], embed_dim_per_stage=[8, 16, 32, 48],
-        num_attention_heads_per_stage=[1, 2, 4, 4], window_size_per_stage=list(WINDOWS), global_attention_blocks=[5, 7],
-        window_positional_embedding_background_size=[4, 4],
-    )  # fmt: skip
-    backbone = transformers.Sam2HieraDetConfig(**settings | options)
-    return transformers.Sam2VisionConfig(
-        backbone_config=backbone, backbone_channel_list=[48, 32, 16, 8], fpn_hidden_size=16
-    )
-
-
 def build(**options):
-    return randomize(transformers.Sam2VisionModel(vision(**options)))
+    return randomize(transformers.Sam2VisionModel(sam2_vision(**options)))
 
 
 @torch.no_grad()
@@ -55,7 +41,7 @@ def literal(model, images, reducer):
             continue
         named = [AsTimm(block, ('proj_in', 'proj_out'), 'activation') for block in blocks[first:end]]
         inner = replace(reducer, after=reducer.after - first)
-        given = [walk(named, image, (WINDOWS[stage],) * 2, (None, None), inner) for image in states[-1]]
+        given = [walk(named, image, (SAM2_WINDOWS[stage],) * 2, (None, None), inner) for image in states[-1]]
         states += [torch.stack(each) for each in zip(*given, strict=True)]
     return states
 
@@ -124,14 +110,7 @@ def test_windows_of_a_stage_that_are_small_enough_already():
 
 @torch.no_grad()
 def test_masks_from_prompts():
-    prompt = dict(hidden_size=16, image_size=96, patch_size=8, mask_input_channels=4)
-    decoder = dict(hidden_size=16, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16)
-    config = vision(image_size=[96, 96])
-    config.num_feature_levels, config.backbone_feature_sizes = 3, [[48, 48], [24, 24], [12, 12]]
-    config = transformers.Sam2Config(
-        vision_config=config.to_dict(), prompt_encoder_config=prompt, mask_decoder_config=decoder
-    )
-    model, images = randomize(transformers.Sam2Model(config)), torch.randn(1, 3, 96, 96)
+    model, images = sam2(), torch.randn(1, 3, 96, 96)
     points = torch.tensor([[[[10.0, 20.0]], [[40.0, 50.0]]]])
     host = model(images, input_points=points)
     with fewtokens.attach(model, fewtokens.SharedUpdate(4, 4)) as attachment:

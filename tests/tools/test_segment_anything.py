@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from sam_models import sam
+from sam_models import sam, sam2
 
+import fewtokens
 from fewtokens.measure import segment_anything
+from fewtokens.openmmlab.registry import parse_plugin
 
 PLUGIN = 'SharedUpdate(after=2, grid=3)'
 
@@ -20,14 +22,17 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp('models')
     sizes = dict(size=dict(longest_edge=72), pad_size=dict(height=72, width=72))
     sizes |= dict(mask_size=dict(longest_edge=36), mask_pad_size=dict(height=36, width=36))
-    for name in ('Sam', 'SamHQ'):
-        model = sam(name)
+    given = dict(Sam=sam('Sam'), SamHQ=sam('SamHQ'), Sam2=sam2())
+    for name, model in given.items():
         for each in model.mask_decoder.output_hypernetworks_mlps:
             # Sharp masks, which automatic ones must be.
             each.proj_out.weight.data *= 1e6
             each.proj_out.bias.data *= 1e6
         model.save_pretrained(folder / name)
-        transformers.SamImageProcessor(**sizes).save_pretrained(folder / name)
+        processor = transformers.SamImageProcessor(**sizes)
+        if name == 'Sam2':
+            processor = transformers.Sam2ImageProcessor(size=dict(height=96, width=96))
+        processor.save_pretrained(folder / name)
     transformers.ViTConfig().save_pretrained(folder / 'ViT')
     return folder
 
@@ -43,12 +48,14 @@ def pictures(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize('name', ['Sam', 'SamHQ'])
+@pytest.mark.parametrize('name', ['Sam', 'SamHQ', 'Sam2'])
 def test_masks_of_the_full_model_and_of_a_plugin(run, models, pictures, tmp_path, name):
     out = tmp_path / 'out'
     options = ['--pictures', pictures, '--points', 3, '--min-score', -10, '--rounds', 1, '--out', out]
-    whole = 'AvgPool(after=5, grid=(4, 3))'
-    result = run('segment_anything.py', models / name, *options, '--plugin', PLUGIN, '--plugin', whole)
+    plugins = ['SharedUpdate(after=5, grid=4)', 'AvgPool(after=2, grid=(2, 3))']
+    plugins = plugins if name == 'Sam2' else [PLUGIN, 'AvgPool(after=5, grid=(4, 3))']
+    options += [part for plugin in plugins for part in ('--plugin', plugin)]
+    result = run('segment_anything.py', models / name, *options)
     assert result.returncode == 0, result.err
     assert '18 of 18 prompts compared' in result.out and 'IoU of the same output' in result.out
     figures = json.loads((out / 'figures.json').read_text())
@@ -74,23 +81,32 @@ def test_few_masks_are_compared_where_the_model_scores_them_low(run, models, pic
 def test_speed_with_random_weights(run, monkeypatch, tmp_path):
     tiny = dict(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, global_attn_indexes=[1, 3], patch_size=64)
     monkeypatch.setitem(segment_anything.SIZES, 'base', tiny)
-    result = run('segment_anything.py', 'base', '--rounds', 1, '--out', tmp_path / 'out')
+    result = run('segment_anything.py', 'base', '--rounds', 1, '--out', tmp_path / 'out', '--plugin', PLUGIN)
     assert result.returncode == 0, result.err
     rows = json.loads((tmp_path / 'out/figures.json').read_text())['rows']
-    assert [row['name'] for row in rows[:3]] == [
-        'host + sdpa',
-        'Hourglass(after=2, grid=11)',
-        'Hourglass(after=2, grid=10)',
-    ]
-    assert len(rows) == 9 and all(row['speedup'] > 0 and row['macs'] > 0 for row in rows)
-    assert not list((tmp_path / 'out').glob('*.jpg'))
+    assert [row['name'] for row in rows] == ['host + sdpa', PLUGIN]
+    assert all(row['speedup'] > 0 and row['macs'] > 0 for row in rows)
+    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['figures.json']
+
+
+def test_settings_without_any_given():
+    with torch.device('meta'):
+        huge, base = (segment_anything.random_encoder(size) for size in ('huge', 'base'))
+        second = sam2().vision_encoder
+    published = [(18, 11), (14, 10), (8, 10), (8, 9), (6, 9)]
+    named = segment_anything.default_plugins(huge)
+    assert named[:5] == [f'Hourglass(after={after}, grid={side})' for after, side in published]
+    assert named[5:] == [f'SharedUpdate(after={after}, grid={side})' for after, side in ((14, 10), (8, 10), (6, 9))]
+    assert segment_anything.default_plugins(base)[4] == 'Hourglass(after=2, grid=9)'
+    for text in segment_anything.default_plugins(second):
+        fewtokens.attach(second, parse_plugin(text)).remove()
 
 
 @pytest.mark.parametrize(
     'model, options, message',
     [
         ('nothing', [], "'nothing' is no model: a folder or a name at Hugging Face, such as facebook/sam-vit-huge"),
-        ('ViT', [], "is a model of type 'vit': sam or sam_hq is known"),
+        ('ViT', [], "is a model of type 'vit': sam, sam_hq, sam2, sam2_video are known"),
         ('Sam', ['--plugin', 'Hourglass(after=2, grid=5)'], 'grid=(5, 5) must be at most (4, 4)'),
         ('Sam', ['--plugin', 'Shared(after=1)'], "'Shared'"),
         ('Sam', ['--pictures', 'none'], "there is no folder 'none'"),

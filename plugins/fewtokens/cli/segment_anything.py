@@ -19,8 +19,8 @@ from ..measure.rows import ReportRow, Row
 from ..measure.segment_anything import (
     SIZES,
     Agreement,
+    default_plugins,
     load_model,
-    published_plugins,
     random_encoder,
     segment,
 )
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('model', help=text)
     text = 'a folder of photographs; those of scikit-image and scikit-learn if left out'
     parser.add_argument('--pictures', type=Path, help=text)
-    text = 'a reducer, such as "SharedUpdate(after=8, grid=10)"; may be repeated. Without, the published settings'
+    text = 'a reducer, such as "SharedUpdate(after=8, grid=10)"; may be repeated. Without, published settings'
     parser.add_argument('--plugin', action='append', default=[], help=text)
     parser.add_argument('--points', type=at_least(1), default=16, help='prompts across a photograph, and down')
     text = 'masks that the full model scores less are not compared, and none that any scores less is an automatic one'
@@ -89,7 +89,7 @@ def main() -> None:
 
 def _variants(plugins: list[str], encoder: nn.Module) -> list[Variant]:
     """The full model, with fused attention, and a row a plugin."""
-    plugins = plugins or published_plugins(encoder)
+    plugins = plugins or default_plugins(encoder)
     return [Variant(FUSED), *(Variant(text, parse_plugin(text)) for text in plugins)]
 
 

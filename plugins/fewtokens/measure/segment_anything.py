@@ -20,7 +20,7 @@ SIZES = dict(
 """Of the published image encoders."""
 PUBLISHED = ((18, 11), (14, 10), (8, 10), (8, 9), (6, 9))
 """Blocks before the clustering and clusters across a window of 14, of the 32 blocks of `huge`."""
-KINDS = ('sam', 'sam_hq')
+KINDS = ('sam', 'sam_hq', 'sam2', 'sam2_video')
 """Model types of transformers whose prompts and masks are known here."""
 BATCH = 64
 """Prompts that the mask decoder is given at a time."""
@@ -60,7 +60,7 @@ def load_model(name: str) -> tuple[nn.Module, Any]:
             f'{", ".join(SIZES)} for speed with random weights ({reason})'
         ) from error
     if config.model_type not in KINDS:
-        raise ValueError(f'{name!r} is a model of type {config.model_type!r}: {" or ".join(KINDS)} is known')
+        raise ValueError(f'{name!r} is a model of type {config.model_type!r}: {", ".join(KINDS)} are known')
     model = transformers.AutoModelForMaskGeneration.from_pretrained(name, attn_implementation='sdpa').eval()
     return model, transformers.AutoImageProcessor.from_pretrained(name)
 
@@ -74,10 +74,18 @@ def _transformers() -> ModuleType:
     return transformers
 
 
-def published_plugins(encoder: nn.Module) -> list[str]:
-    """The published settings of Hourglass, and SharedUpdate at three of them, for an encoder of any depth."""
+def default_plugins(encoder: nn.Module) -> list[str]:
+    """The published settings of Hourglass, and SharedUpdate at three of them, for an encoder of any depth.
+
+    There are none for SAM 2: SharedUpdate early in the stage that has most blocks.
+    """
     (host,) = find_hosts(encoder)
     depth, window = len(host.blocks), host.nominal_grid[0]
+    ends = getattr(host, 'ends', ())
+    if ends:
+        first, end = max(zip((0, *ends), ends), key=lambda stage: stage[1] - stage[0])
+        after = min(first + 1 + (end - first) // 8, end - 1)
+        return [f'SharedUpdate(after={after}, grid={round(side * window / 14)})' for side in (11, 10, 9)]
     places = [(round(after * depth / 32), round(side * window / 14)) for after, side in PUBLISHED]
     return [
         *(f'Hourglass(after={after}, grid={side})' for after, side in places),
@@ -127,7 +135,9 @@ def segment(
 def answer_points(model: nn.Module, processor: Any, photograph: np.ndarray, points: int) -> tuple[Tensor, Tensor]:
     """Masks and scores of a grid of points, as in `Masks`."""
     given = processor(images=photograph, return_tensors='pt').to(model.device)
-    images, (height, width) = given['pixel_values'], given['reshaped_input_sizes'][0].tolist()
+    images = given['pixel_values'].to(model.dtype)
+    # SAM 2 stretches pictures to a square, the others fill them up to one.
+    height, width = given['reshaped_input_sizes'][0].tolist() if 'reshaped_input_sizes' in given else images.shape[2:]
     embedded = model.get_image_embeddings(images)
     named = dict(image_embeddings=embedded)
     if isinstance(embedded, tuple):
