@@ -144,7 +144,7 @@ def answer_points(model: nn.Module, processor: Any, photograph: np.ndarray, poin
         named = dict(zip(('image_embeddings', 'intermediate_embeddings'), embedded))
     places = (torch.arange(points) + 0.5) / points
     y, x = torch.meshgrid(places * height, places * width, indexing='ij')
-    prompts = torch.stack([x, y], dim=-1).view(1, -1, 1, 2).to(images)
+    prompts = torch.stack([x, y], dim=-1).view(1, -1, 1, 2).to(images.device)
     masks, scores = [], []
     for some in prompts.split(BATCH, dim=1):
         output = model(**named, input_points=some)
