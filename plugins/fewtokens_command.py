@@ -12,6 +12,7 @@ from pathlib import Path
 COMMANDS = {
     'tune': ('tune', 'find the settings for your model, from pictures without labels'),
     'compare': ('compare_features', "show what plugins do to a model's features on your own pictures"),
+    'segment-anything': ('segment_anything', "compare SAM's masks and speed with fewer tokens and with all"),
     'prepare-videos': ('prepare_videos', 'make small copies of videos, as CenterCLIP does'),
     'predict': ('predict', 'run a folder of pictures through a model: overlays side by side, with timings'),
     'test': ('test', 'evaluate a model on its test set, with or without a plugin'),

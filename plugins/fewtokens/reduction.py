@@ -139,8 +139,8 @@ class Reduction(Attachment):
         if host.relative_positions:
             if not self.reducer.keeps_grid:
                 raise ValueError(
-                    f'{type(self.reducer).__name__} leaves tokens on no grid, which the relative positions of '
-                    f'{host.family} need: Hourglass, SharedUpdate and AvgPool keep one'
+                    f'{type(self.reducer).__name__} leaves tokens on no grid, which the windows or relative positions '
+                    f'of {host.family} need: Hourglass, SharedUpdate and AvgPool keep one'
                 )
             for stage in self._stages.values():
                 if any(few > many for few, many in zip(stage.grid, host.nominal_grid)):

@@ -36,9 +36,9 @@ class FusedAttention(Attachment):
 def use_sdpa(model: nn.Module) -> Attachment:
     """Switches a model's attention to PyTorch's fused one where the host computes it step by step.
 
-    Knows mmcv's MultiheadAttention, mmseg's BEiT attention and Swin's in mmdet, mmseg, timm, transformers and
-    torchvision, wherever they stand in the model. Outputs are the same up to rounding. A model that has none of them is
-    left as it is, and `summary()` says so.
+    Knows mmcv's MultiheadAttention, mmseg's BEiT attention, Swin's in mmdet, mmseg, timm, transformers and torchvision,
+    and the plain attention of SAM's blocks in transformers, wherever they stand in the model. Outputs are the same up
+    to rounding. A model that has none of them is left as it is, and `summary()` says so.
 
     Raises:
         ValueError: it is switched on already.

@@ -30,8 +30,8 @@ class Parts:
     """In a block, before attention and before the MLP."""
     mlp: tuple[str, str]
     """In a block, the MLP's first layer and its activation."""
-    mask: str = 'attention_mask'
-    """The argument of a block that is added to the logits of attention."""
+    mask: str | None = 'attention_mask'
+    """The argument of a block that is added to the logits of attention; None where blocks take none."""
     queries: bool = False
     """Whether queries join the tokens, which must be whole then, before the configuration's last `num_blocks`."""
 
@@ -104,7 +104,7 @@ class TransformersViT(Host):
         return [state - 1 for state in self._seen_states(kwargs) if state]
 
     def _seen_states(self, kwargs: dict[str, Any]) -> set[int]:
-        depth = self.backbone.config.num_hidden_layers
+        depth = getattr(self.backbone.config, 'num_hidden_layers', len(self.blocks))
         # A feature extractor's stages are hidden states.
         states = {index % (depth + 1) for index in getattr(self.backbone, 'out_indices', ())}
         asked = kwargs.get('output_hidden_states', self.backbone.config.output_hidden_states)
@@ -201,8 +201,10 @@ def part_of(module: nn.Module, path: str) -> nn.Module | None:
     return module if isinstance(module, nn.Module) else None
 
 
-def _takes(blocks: nn.Module, argument: str) -> bool:
+def _takes(blocks: nn.Module, argument: str | None) -> bool:
     """Whether blocks have the argument, or pass on what they have no name for, as DPT's must."""
+    if argument is None:
+        return True
     parameters = inspect.signature(type(blocks[0]).forward).parameters
     return argument in parameters or (argument == DPT.mask and 'kwargs' in parameters)
 
@@ -210,7 +212,8 @@ def _takes(blocks: nn.Module, argument: str) -> bool:
 def _nominal_grid(config: Any) -> Grid:
     if hasattr(config, 'num_patches'):
         return _pair(int(config.num_patches**0.5))
-    return tuple(side // patch for side, patch in zip(_pair(config.image_size), _pair(config.patch_size)))
+    patch = config.patch_size if hasattr(config, 'patch_size') else config.patch_stride
+    return tuple(side // stride for side, stride in zip(_pair(config.image_size), _pair(patch)))
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -55,13 +55,19 @@ def norm_members(
     normed = norm(value)
     with torch.no_grad():
         # A token that is the same in all channels, as a padded one, has no variance to share.
-        variance = value.detach().float().var(-1, unbiased=False, keepdim=True)
+        variance = _variance(value.detach().float())
         share = apart / (variance + apart).clamp_min(TINY)
         # Half of the spread: with all of it keys come out too weak.
         factor = (variance / (variance + apart / 2).clamp_min(TINY)).sqrt().to(normed.dtype)
     if bias is None:
         return normed * factor, share
     return torch.lerp(bias.to(normed.dtype).expand_as(normed), normed, factor), share
+
+
+def _variance(value: Tensor) -> Tensor:
+    """Over channels, [..., 1]: by the layer norm, which takes a fraction of the time of `Tensor.var` on a CPU."""
+    deviation = torch.native_layer_norm(value, value.shape[-1:], None, None, TINY)[2]
+    return deviation.pow(-2)
 
 
 def activate_members(
