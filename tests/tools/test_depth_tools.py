@@ -15,7 +15,8 @@ from mmengine.registry import DefaultScope
 from fewtokens.openmmlab.config import load_config
 from fewtokens.openmmlab.model import build_model
 
-BASE = Path(__file__).parents[2] / 'configs/_base_/dpt-hybrid_kitti.py'
+CONFIGS = Path(__file__).parents[2] / 'configs'
+BASE = CONFIGS / '_base_/dpt-hybrid_kitti.py'
 CONFIG = """
 _base_ = '{base}'
 model = dict(network=dict(_delete_=True, **{network}), scale=1.0, shift=0.05)
@@ -104,3 +105,39 @@ def test_predict_and_benchmark(run, files, tmp_path):
     assert drawn.shape[0] % 375 == 0 and np.abs(drawn[:20, picture_width : 2 * picture_width].astype(int)).max() < 20
     result = run('benchmark.py', files[0], '--shape', '352', '1216', '--plugin', PLUGIN, '--macs-only')
     assert result.returncode == 0 and PLUGIN in result.out, result.err
+
+
+ROOMS = """
+_base_ = '{base}'
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root='{folder}/rooms'))
+val_dataloader = test_dataloader = dict(dataset=dict(data_root='{folder}/rooms'))
+train_cfg = dict(max_iters=2, val_interval=2)
+param_scheduler = []
+default_hooks = dict(checkpoint=dict(interval=2))
+load_from = '{folder}/dinov2.pth'
+work_dir = '{folder}/work'
+"""
+
+
+def test_from_the_wheel_to_the_report(run, tmp_path):
+    """The real backbone, trained on rooms and compared on them, in small."""
+    rooms = ['--format', 'depth', '--training', '2', '--validation', '2', '--size', '70']
+    assert run('make_scenes.py', tmp_path / 'rooms', *rooms).returncode == 0
+    assert run('read_dinov2.py', tmp_path / 'dinov2.pth').returncode == 0
+    config = tmp_path / 'rooms.py'
+    text = ROOMS.format(base=CONFIGS / 'demo/dinov2_vit-s_rooms.py', folder=tmp_path)
+    config.write_text(text)
+    small = '--cfg-options', 'train_dataloader.dataset.pipeline.1.scale=(70,70)'
+    result = run('train.py', config, *small)
+    assert result.returncode == 0, result.err
+    checkpoint = tmp_path / 'work/iter_2.pth'
+    weights, real = (
+        torch.load(path, weights_only=False)['state_dict'] for path in (checkpoint, tmp_path / 'dinov2.pth')
+    )
+    assert all(torch.equal(weights[name], value) for name, value in real.items())
+    plugins = ['--plugin', 'Hourglass(after=4, grid=3)', '--plugin', 'SharedUpdate(after=4, grid=3)']
+    result = run('tradeoff.py', config, checkpoint, *plugins, '--rounds', '1', '--out', tmp_path / 'report')
+    assert result.returncode == 0, result.err
+    rows = json.loads((tmp_path / 'report/tradeoff.json').read_text())['rows']
+    assert all(row['finite'] and row['metrics']['RMSE'] > 0 for row in rows)
+    assert rows[3]['macs'] < 0.9 * rows[0]['macs']
