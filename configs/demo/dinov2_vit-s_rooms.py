@@ -67,7 +67,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             # The loss is taken at the size of the depth map.
-            dict(type='Resize', scale=(336, 336)),
+            dict(type='Resize', scale=(280, 280)),
             _depth,
             dict(type='RandomFlip', prob=0.5),
             dict(type='PhotoMetricDistortion'),
@@ -89,7 +89,7 @@ val_evaluator = test_evaluator = dict(type='MonocularDepthMetric', min_depth=0.5
 val_cfg = dict()
 test_cfg = dict()
 
-steps = 300
+steps = 160
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=steps)
 optim_wrapper = dict(
     type='AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01), clip_grad=dict(max_norm=1.0)

@@ -63,7 +63,9 @@ def with_depth_bounds(metainfo: dict[str, Any], sample: Any) -> dict[str, Any]:
 
 
 def _paint_depth(image: np.ndarray, depth: PixelData, metainfo: dict[str, Any]) -> np.ndarray:
-    return paint_depth(enlarge(depth.data[0].float().cpu().numpy(), image.shape[:2]), metainfo['depth_bounds'])
+    # Without bounds nothing is known, and all of it black.
+    bounds = metainfo.get('depth_bounds', (1.0, 2.0))
+    return paint_depth(enlarge(depth.data[0].float().cpu().numpy(), image.shape[:2]), bounds)
 
 
 def _paint(image: np.ndarray, labels: torch.Tensor, metainfo: dict[str, Any]) -> np.ndarray:
