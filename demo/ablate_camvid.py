@@ -2,7 +2,9 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -18,11 +20,38 @@ from fewtokens.measure.macs import count_macs
 from fewtokens.measure.progress import progress_bar
 from fewtokens.measure.resampling import Areas, interval_of, interval_of_difference
 from fewtokens.openmmlab.camvid import VOID, CamVidDataset
-from fewtokens.openmmlab.registry import parse_plugin
+from fewtokens.openmmlab.registry import REDUCERS, parse_plugin
+from fewtokens.ops.labels import take_by_label
 from fewtokens.plugin import text_of
+from fewtokens.reducers import Reduced, Reducer
 
 from .real.dinov2 import PATCH, load_model
 from .real.photographs import as_input
+
+
+@REDUCERS.register_module()
+@dataclass(frozen=True)
+class DropTokens(Reducer):
+    """The plainest way to have fewer tokens: keeps the one in the middle of each cell of a grid, drops the others.
+
+    In the end a dropped token is a copy of the kept one that was most like it as they were dropped.
+    """
+
+    restores: ClassVar[str] = 'copy'
+
+    grid: tuple[int, int]
+
+    def reduce(self, tokens: Tensor, grid: tuple[int, int], sizes: Tensor | None = None) -> Reduced:
+        rows, columns = (
+            ((torch.arange(few, device=tokens.device) + 0.5) * many / few).long() for many, few in zip(grid, self.grid)
+        )
+        kept = tokens[:, (rows[:, None] * grid[1] + columns).flatten()]
+        labels = torch.cdist(tokens, kept).argmin(dim=2)
+        return Reduced(kept, labels, labels, self.grid)
+
+    def restore(self, tokens: Tensor, record: Tensor) -> Tensor:
+        return take_by_label(tokens, record)
+
 
 Frames = list[tuple[Path, Path]]
 BATCH = 16

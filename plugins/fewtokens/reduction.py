@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from .attachment import Attachment, attached, forget_compiled, refuse_replica
 from .current import Current
-from .hosts import AttentionContext, Host, Layout, Members, ReplacedCall, Spread, SpreadActivation, SpreadNorm
+from .hosts import (
+    AttentionContext,
+    Host,
+    Layout,
+    Members,
+    MergeInside,
+    ReplacedCall,
+    Spread,
+    SpreadActivation,
+    SpreadNorm,
+)
 from .levels import Level, Pass
 from .ops.backend import is_plain_call
 from .ops.compiling import while_compiling
@@ -38,16 +48,20 @@ class Reduction(Attachment):
         self.reducer = reducer.with_defaults(host.defaults)
         self.passes = self.skipped = 0
         self._stages = {stage.after: stage for stage in self.reducer.stages()}
+        self._inside = frozenset(self._stages if self.reducer.inside_blocks else ())
+        self._before = frozenset(self._stages) - self._inside
         self._head = self._pick_head()
         self._check()
-        self._norms = host.norm is not None and self.reducer.restores == 'state'
+        self._norms = host.norm is not None and self.reducer.restores != 'update'
         last = len(host.blocks) - 1
         # Of the last block, the caller sees what comes out of the norm.
         self._taps = None if host.taps is None else frozenset(host.taps) - ({last} if host.norm is not None else set())
         # For each block, the stages that may have reduced its tokens, the innermost first.
-        ends = {after: host.region_end(after) for after in sorted(self._stages, reverse=True)}
-        self._possible = [[after for after in ends if after <= index < ends[after]] for index in range(last + 1)]
-        self._last_block = max(ends.values()) - 1
+        self._ends = {after: self._end_of(after) for after in sorted(self._stages, reverse=True)}
+        self._possible = [
+            [after for after, end in self._ends.items() if after <= index < end] for index in range(last + 1)
+        ]
+        self._last_block = max(self._ends.values()) - 1
         self._current, self._seen, self._in_head = Current(), Current(), Current()
         self._last: dict[int, Level] = {}
         self._trained = TrainedPasses()
@@ -101,7 +115,12 @@ class Reduction(Attachment):
                 "until='head' needs a head that works token by token on the backbone's last output (Segmenter's); "
                 "there is none here: until='backbone' fits"
             )
-        return None if until == 'backbone' else self.host.head
+        return self.host.head if until in ('auto', 'head') else None
+
+    def _end_of(self, after: int) -> int:
+        """The number of blocks until tokens reduced before that block must be whole again."""
+        until = getattr(self.reducer, 'until', 'backbone')
+        return until if isinstance(until, int) else self.host.region_end(after)
 
     def _check(self) -> None:
         host, depth = self.host, len(self.host.blocks)
@@ -110,6 +129,11 @@ class Reduction(Attachment):
         for after in self._stages:
             if after >= depth:
                 raise ValueError(f'after={after} must be between 0 and {depth - 1}: there are {depth} blocks')
+            end = host.region_end(after)
+            if self._end_of(after) > end:
+                raise ValueError(
+                    f'until={self._end_of(after)} must be at most {end}, where those reduced after {after} end'
+                )
         if host.taps == ():
             raise ValueError(f'no output of {host.path or "the model"} comes from its blocks: nothing would be gained')
         if host.relative_positions:
@@ -122,6 +146,12 @@ class Reduction(Attachment):
                 if any(few > many for few, many in zip(stage.grid, host.nominal_grid)):
                     raise ValueError(f'grid={stage.grid} must be at most {host.nominal_grid}, {host.grid_is}')
 
+        if any(host.middle(host.blocks[index]) is None for index in self._inside):
+            raise ValueError(
+                f'{type(self.reducer).__name__} merges between attention and MLP, whose places in the blocks of '
+                f"{host.family} aren't known: BipartiteMerge does without"
+            )
+
     def _replace_calls(self) -> None:
         """Calls, not hooks: compiled code looks whether a call was replaced, and not whether there are hooks."""
         host, handles = self.host, self._handles
@@ -129,11 +159,13 @@ class Reduction(Attachment):
         handles.append(ReplacedCall(host.entry, _Replacement(self._begin)))
         for way in host.ways:
             handles.append(ReplacedCall(host.backbone, _Way(self, way), name=way))
-        regions = [range(after, host.region_end(after)) for after in self._stages]
+        regions = [range(*region) for region in self._ends.items()]
         for index, block in enumerate(host.blocks):
             if any(index in region for region in regions):
                 handles.append(_Seat(block, self, index))
                 handles += host.place_attention(block, _BlockContext(self, index))
+                if self.reducer.inside_blocks and index in self._stages:
+                    handles += self._place_merging(block, index)
                 if any(stage.spread for stage in self._stages.values()):
                     handles += self._place_spread(block, _BlockContext(self, index))
         if self._norms:
@@ -153,6 +185,10 @@ class Reduction(Attachment):
             replacement = SpreadActivation(context, parts.linear, parts.mlp_norm)
             handles.append(ReplacedCall(parts.activation, replacement))
         return handles
+
+    def _place_merging(self, block: nn.Module, index: int) -> list[ReplacedCall]:
+        inside = _Inside(self, index)
+        return MergeInside(self.host.middle(block), inside.compare, inside.merge, inside.expand).place()
 
     def _see_entry(self, module: nn.Module, args: tuple) -> None:
         refuse_replica(module)
@@ -200,17 +236,26 @@ class Reduction(Attachment):
         host = self.host
         value, rest, named = (args[0], args[1:], kwargs) if args else _take_named(host.argument, kwargs)
         level = self._level(state, index, before=True)
-        if index in self._stages or index in state.waiting:
+        if index in self._inside:
+            # Of a run before, when a checkpointed block runs again.
+            state.levels.pop(index, None)
+        if index in self._before or index in state.waiting:
             level, value = self._prepare(state, index, value, rest, named, level)
-        if level is None:
+        if level is None and index not in self._inside:
             return forward(*args, **kwargs)
         if state.training and not torch.is_grad_enabled():
             raise RuntimeError(
                 'a block with fewer tokens runs under reentrant activation checkpointing, where gradients would be '
                 'lost: use checkpoint(…, use_reentrant=False)'
             )
-        output = host.call(index, forward, value, rest, named, level.context)
-        return self._leave_block(state, index, level, output)
+        if level is None:
+            output = forward(*args, **kwargs)
+        else:
+            output = host.call(index, forward, value, rest, named, level.context)
+        merged = state.levels.get(index) if index in self._inside else None
+        if merged is not None:
+            level, output = merged, host.with_tokens(output, merged.merge(host.tokens(output)), merged.after)
+        return output if level is None else self._leave_block(state, index, level, output)
 
     def _level(self, state: Pass, index: int, before: bool = False) -> Level | None:
         """Whose tokens a block works on, or before they are reduced for it; None if they are whole."""
@@ -229,7 +274,7 @@ class Reduction(Attachment):
             _check_count(tokens, layout)
         else:
             layout = level.after
-        if index in self._stages:
+        if index in self._before:
             level, tokens = self._reduce(state, index, tokens, layout, level)
         return level, value if level is None else self.host.with_tokens(value, tokens, level.after)
 
@@ -238,7 +283,8 @@ class Reduction(Attachment):
     ) -> tuple[Level | None, Tensor]:
         stage = self._stages[index]
         prefix, of_grid = layout.split(tokens)
-        reduced = stage.reduce(of_grid, layout.grid, None if outer is None else outer.reduced.sizes)
+        keys = dict(keys=layout.split(state.keys.pop(index))[1]) if index in self._inside else {}
+        reduced = stage.reduce(of_grid, layout.grid, None if outer is None else outer.reduced.sizes, **keys)
         if is_plain_call([of_grid]) and not self.passes:
             self._warn_of_misfit(stage, of_grid, layout)
         if reduced is None:
@@ -254,10 +300,33 @@ class Reduction(Attachment):
         reduced = _with_whole_spreads(reduced, outer)
         spread = None if reduced.spreads is None else Spread(after.per_token(reduced.spreads))
         context = AttentionContext(after, after.per_token(reduced.sizes.log()) if counted else None, members, spread)
-        end = self.host.region_end(index)
-        level = state.levels[index] = Level(stage, reduced, layout, after, end, counts, outer, context)
+        level = state.levels[index] = Level(stage, reduced, layout, after, self._ends[index], counts, outer, context)
         self._note_reduced(state, index, level)
         return level, merged
+
+    # What is told of the middle of a block
+
+    def compare_inside(self, index: int, keys: Tensor) -> None:
+        state = self._state()
+        if state is not None:
+            state.keys[index] = keys
+
+    def merge_inside(self, index: int, tokens: Tensor) -> Tensor:
+        state = self._state()
+        if state is None:
+            return tokens
+        outer = self._level(state, index, before=True)
+        if outer is None:
+            layout = self.host.layout(index, (), {}, state.grid)
+            _check_count(tokens, layout)
+        else:
+            layout = outer.after
+        return self._reduce(state, index, tokens, layout, outer)[1]
+
+    def expand_inside(self, index: int, tokens: Tensor) -> Tensor:
+        state = self._state()
+        level = None if state is None else state.levels.get(index)
+        return tokens if level is None else level.expand(tokens)
 
     def _note_reduced(self, state: Pass, index: int, level: Level) -> None:
         if not state.counted:
@@ -418,6 +487,23 @@ class _Way:
 
     def __call__(self, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
         return self.reduction.go(self.name, forward, *args, **kwargs)
+
+
+@dataclass
+class _Inside:
+    """What stands between a block's attention and its MLP."""
+
+    reduction: Reduction
+    index: int
+
+    def compare(self, keys: Tensor) -> None:
+        self.reduction.compare_inside(self.index, keys)
+
+    def merge(self, tokens: Tensor) -> Tensor:
+        return self.reduction.merge_inside(self.index, tokens)
+
+    def expand(self, tokens: Tensor) -> Tensor:
+        return self.reduction.expand_inside(self.index, tokens)
 
 
 @dataclass

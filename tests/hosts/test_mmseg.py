@@ -51,7 +51,7 @@ def test_inference_api(config_file, checkpoint, tmp_path):
 
 def test_a_head_on_other_outputs_gets_all_tokens():
     for model in (segmenter(out_indices=(3, 5), head_options=dict(in_index=0)), segmenter(out_indices=(3,))):
-        assert "until: 'backbone'\n" in fewtokens.supported(model) + '\n'
+        assert "until: 'backbone' or a number" in fewtokens.supported(model)
         with fewtokens.attach(model, fewtokens.Hourglass(2, 4)), torch.no_grad():
             assert model(torch.randn(1, 3, 64, 64), mode='tensor').shape == (1, 5, 8, 8)
 

@@ -22,6 +22,13 @@ def test_batched_equals_dense(n, r, prefix):
         torch.testing.assert_close(given, expected)
 
 
+def test_tokens_may_be_compared_by_something_else():
+    x, keys = torch.randn(2, 20, 6), torch.randn(2, 20, 3)
+    for given, expected in zip(merge_pairs(x, 7, metric=keys), dense.merge_pairs(x, 7, metric=keys)):
+        torch.testing.assert_close(given, expected)
+    assert torch.equal(merge_pairs(x, 7, metric=keys)[1], merge_pairs(keys, 7)[1])
+
+
 def test_prefix_tokens_stay_as_they_are():
     x = torch.randn(2, 21, 6)
     merged, labels, sizes = merge_pairs(x, 8, 3)

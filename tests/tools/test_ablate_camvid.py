@@ -16,11 +16,12 @@ def data(tmp_path_factory):
 
 
 def test_a_table_of_what_reducers_cost(run, data, tmp_path):
-    plugin, out = 'SharedUpdate(after=4, grid=(4, 5))', tmp_path / 'camvid.json'
-    result = run('ablate_camvid.py', data, *SHAPE, '--plugin', plugin, '--out', out)
+    plugin, dropped, out = 'SharedUpdate(after=4, grid=(4, 5))', 'DropTokens(4, (4, 5))', tmp_path / 'camvid.json'
+    result = run('ablate_camvid.py', data, *SHAPE, '--plugin', plugin, '--plugin', dropped, '--out', out)
     assert result.returncode == 0, result.err
     assert f'| {plugin} |' in result.out and '| full |' in result.out
-    full, reduced = json.loads(out.read_text()).values()
+    full, reduced, fewest = json.loads(out.read_text()).values()
+    assert fewest['cosine'] < reduced['cosine'] and fewest['macs'] == pytest.approx(reduced['macs'], abs=0.02)
     assert len(full['miou']) == 2 and full['difference'] == [0, 0] and full['macs'] == 1
     assert full['cosine'] == pytest.approx(1) and 0.5 < reduced['cosine'] < 0.9999 and reduced['macs'] < 0.9
     for miou, host, difference in zip(reduced['miou'], full['miou'], reduced['difference'], strict=True):

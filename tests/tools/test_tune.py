@@ -94,7 +94,7 @@ def test_what_is_wrong_is_named_at_once(fails, clock, config_file, checkpoint, f
     for args, message in (
         ([config_file, folder, 'quick', '--checkpoint', checkpoint], "target 'quick' must be a speed of more than 1x"),
         ([config_file, folder, '2x'], 'needs its weights to be compared: name them with --checkpoint'),
-        ([config_file, folder, '2x', '--checkpoint', checkpoint, '--shape', 64, 64], "--shape is for timm's models"),
+        ([config_file, folder, '2x', '--checkpoint', checkpoint, '--shape', 64, 64], '--shape is for models of timm'),
         ([config_file, empty, '2x', '--checkpoint', checkpoint], 'no pictures in'),
         ([config_file, tmp_path / 'none', '2x', '--checkpoint', checkpoint], 'there is no folder'),
         ([config_file, folder, '50x', '--checkpoint', checkpoint], '50x cannot be reached: the most that was measured'),

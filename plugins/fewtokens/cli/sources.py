@@ -1,7 +1,9 @@
-"""Models to look at with a folder of pictures: of OpenMMLab's configs, of timm."""
+"""Models to look at with a folder of pictures: of OpenMMLab's configs, of timm, of Hugging Face."""
 
 import argparse
 import difflib
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.reading import load_checkpoint, state_dict_of
+from ..hosts import ReplacedCall
 from ..measure.agreement import Call
 from ..measure.files import shown
 from ..measure.macs import forward
@@ -19,6 +22,27 @@ from ..openmmlab.model import build_model, check_weights
 from ..openmmlab.pictures import load_pictures, network_inputs
 from ..report.pictures import find_pictures, read_filled
 from .config import host_config
+from .options import at_least
+
+NAMES = (
+    'config file, a name such as mmseg::segmenter/….py, a model of timm such as timm::vit_base_patch16_224, or one of '
+    'Hugging Face such as transformers::facebook/dinov2-small or transformers::FOLDER'
+)
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('folder', type=Path, help='folder of pictures like those that the model is for')
+
+
+def add_source_options(parser: argparse.ArgumentParser, pictures: int, use: str) -> None:
+    """What `open_source` asks for beside a name and a folder; `use` says what pictures are for."""
+    parser.add_argument(
+        '--checkpoint', help="the model's weights; pretrained ones of timm and Hugging Face if left out"
+    )
+    text = 'of the input, for models of timm and Hugging Face'
+    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), help=text)
+    parser.add_argument('--pictures', type=at_least(1), default=pictures, help=use)
+    parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged pictures out and count them')
 
 
 @dataclass(frozen=True)
@@ -26,7 +50,9 @@ class Source:
     """A model with pictures as it takes them.
 
     Attributes:
-        pictures: [1, 3, H, W] each.
+        pictures: [1, 3, H, W] each, normalized.
+        names: of their files.
+        mean, std: by which they were, three values from 0 to 1 each.
         look: runs the backbone alone.
         timed: what the model is given when it is timed.
         work_dir: where results go.
@@ -36,6 +62,9 @@ class Source:
 
     model: nn.Module
     pictures: list[Tensor]
+    names: list[str]
+    mean: np.ndarray
+    std: np.ndarray
     timed: str
     work_dir: Path
     look: Call = forward
@@ -59,7 +88,9 @@ def open_source(args: argparse.Namespace) -> Source:
 
 def from_config(args: argparse.Namespace, files: list[Path]) -> Source:
     if args.shape:
-        raise ValueError("--shape is for timm's models: a config's test pipeline says how large its pictures are")
+        raise ValueError(
+            "--shape is for models of timm and Hugging Face: a config's test pipeline says how large its pictures are"
+        )
     config = load_config(args.config, args.cfg_options)
     if config.model.type == 'ClipRetrieval':
         raise ValueError(f'{args.config} is of videos: pictures cannot say how well those agree')
@@ -71,12 +102,21 @@ def from_config(args: argparse.Namespace, files: list[Path]) -> Source:
     return Source(
         model=model,
         pictures=[inputs for inputs, _ in prepared],
+        names=[file.name for file in batches],
+        mean=_of_pixels(model.data_preprocessor, 'mean', 0.0),
+        std=_of_pixels(model.data_preprocessor, 'std', 255.0),
         timed=prepared[0][1],
         work_dir=Path(args.work_dir or config.work_dir),
         look=lambda model, inputs: model.extract_feat(inputs),
         of_config=True,
         unreadable=unreadable,
     )
+
+
+def _of_pixels(preprocessor: nn.Module, name: str, default: float) -> np.ndarray:
+    """A preprocessor's mean or deviation of values up to 255, where it has one, for values up to 1."""
+    values = getattr(preprocessor, name, None)
+    return np.full(3, default / 255, np.float32) if values is None else values.flatten().cpu().numpy() / 255
 
 
 def from_timm(args: argparse.Namespace, name: str, files: list[Path]) -> Source:
@@ -91,20 +131,79 @@ def from_timm(args: argparse.Namespace, name: str, files: list[Path]) -> Source:
     pictures, unreadable = _read(files, shape, data['mean'], data['std'], args.skip_unreadable)
     try:
         with torch.no_grad():
-            model.eval()(pictures[0])
+            model.eval()(next(iter(pictures.values())))
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition('\n')[0]
         raise ValueError(f'{name} takes no pictures of {shape[0]} x {shape[1]}: {reason}') from error
     return Source(
         model=model.to(args.device),
-        pictures=[picture.to(args.device) for picture in pictures],
+        pictures=[picture.to(args.device) for picture in pictures.values()],
+        names=list(pictures),
+        mean=np.array(data['mean'], np.float32),
+        std=np.array(data['std'], np.float32),
         timed=f'a picture of {shape[0]} x {shape[1]}',
         work_dir=Path(args.work_dir or Path('work_dirs') / name),
         unreadable=unreadable,
     )
 
 
-SOURCES = dict(timm=from_timm)
+def from_transformers(args: argparse.Namespace, name: str, files: list[Path]) -> Source:
+    """A model of Hugging Face with its own weights: a folder, or a name on the hub."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(f'{args.config} needs transformers: pip install "fewtokens[huggingface]"') from error
+    if args.checkpoint:
+        raise ValueError(f'--checkpoint={args.checkpoint}: {args.config} has weights of its own')
+    try:
+        model = transformers.AutoModel.from_pretrained(name, **(args.cfg_options or {})).eval()
+    except Exception as error:  # noqa: BLE001  what a download raises can be anything
+        reason = str(error).strip().partition('\n')[0]
+        raise ValueError(f'{name} cannot be made: {reason}') from error
+    # Models of text and pictures: the part that sees.
+    model = getattr(model, 'vision_model', model)
+    mean, std = _normalization(transformers, name)
+    shape = tuple(args.shape or _pair(getattr(model.config, 'image_size', 224)))
+    pictures, unreadable = _read(files, shape, mean, std, args.skip_unreadable)
+    if 'interpolate_pos_encoding' in inspect.signature(model.forward).parameters:
+        # Asked for at every call: else only pictures of the one size are taken.
+        ReplacedCall(model, _interpolating)
+    try:
+        with torch.no_grad():
+            model(next(iter(pictures.values())))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).partition('\n')[0]
+        raise ValueError(f'{name} takes no pictures of {shape[0]} x {shape[1]}: {reason}') from error
+    return Source(
+        model=model.to(args.device),
+        pictures=[picture.to(args.device) for picture in pictures.values()],
+        names=list(pictures),
+        mean=np.array(mean, np.float32),
+        std=np.array(std, np.float32),
+        timed=f'a picture of {shape[0]} x {shape[1]}',
+        work_dir=Path(args.work_dir or Path('work_dirs') / Path(name).name),
+        unreadable=unreadable,
+    )
+
+
+def _interpolating(module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+    return forward(*args, **{'interpolate_pos_encoding': True, **kwargs})
+
+
+def _normalization(transformers: Any, name: str) -> tuple[Any, Any]:
+    """The model's own mean and deviation; ImageNet's where it doesn't say."""
+    try:
+        found = transformers.AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError):
+        return transformers.image_utils.IMAGENET_DEFAULT_MEAN, transformers.image_utils.IMAGENET_DEFAULT_STD
+    return found.image_mean, found.image_std
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+SOURCES = dict(timm=from_timm, transformers=from_transformers)
 """By what stands before `::`; other names are configs. A new kind of model is one function and one entry."""
 
 
@@ -134,13 +233,16 @@ def _make_timm(timm: Any, name: str, checkpoint: str | None, options: dict[str, 
     return model
 
 
-def _read(files: list[Path], shape: tuple[int, int], mean: Any, std: Any, skip: bool) -> tuple[list[Tensor], list[str]]:
-    pictures, unreadable = [], []
+def _read(
+    files: list[Path], shape: tuple[int, int], mean: Any, std: Any, skip: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Pictures by name, and the names of those that were left out."""
+    pictures, unreadable = {}, []
     for file in files:
         pixels = read_filled(file, shape)
         if pixels is not None:
             scaled = (pixels / np.float32(255) - np.array(mean, np.float32)) / np.array(std, np.float32)
-            pictures.append(torch.from_numpy(scaled).permute(2, 0, 1)[None].contiguous())
+            pictures[file.name] = torch.from_numpy(scaled).permute(2, 0, 1)[None].contiguous()
         elif skip:
             unreadable.append(file.name)
         else:

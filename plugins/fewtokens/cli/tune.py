@@ -14,19 +14,15 @@ from ..measure.variants import environment_of
 from ..report.tuning import config_lines, python_line, write_tuned
 from ..sdpa import use_sdpa
 from .options import add_machine_options, at_least, make_parser
-from .sources import Source, open_source
+from .sources import NAMES, Source, add_folder, add_source_options, open_source
 
 
 def main() -> None:
-    source = 'config file, a name such as mmseg::segmenter/….py, or a model of timm such as timm::vit_base_patch16_224'
-    parser = make_parser(__doc__, checkpoint=False, config=source)
-    parser.add_argument('folder', type=Path, help='folder of pictures like those that the model is for')
+    parser = make_parser(__doc__, checkpoint=False, config=NAMES)
+    add_folder(parser)
     parser.add_argument('target', help="a speed such as 2x, or an agreement such as 'cosine >= 0.98'")
-    parser.add_argument('--checkpoint', help="the model's weights; timm's pretrained ones if left out")
-    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), help="of the input, for timm's models")
-    parser.add_argument('--pictures', type=at_least(1), default=24, help='how many to use; a third is held out')
+    add_source_options(parser, pictures=24, use='how many to use; a third is held out')
     parser.add_argument('--batch', type=at_least(1), default=1, help='images at a time, in timing')
-    parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged pictures out and count them')
     parser.add_argument('--out', type=Path, help='folder of the results; the work folder if left out')
     add_machine_options(parser)
     args = parser.parse_args()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .attention import AttentionContext, Context
 from .layout import Grid, Layout, WholeGrid
+from .middle import Middle
 from .spread import Sublayers
 
 
@@ -120,6 +121,10 @@ class Host:
 
     def sublayers(self, block: nn.Module) -> Sublayers | None:
         """The parts of a pre-norm block that aren't linear; None where they aren't known."""
+        return None
+
+    def middle(self, block: nn.Module) -> Middle | None:
+        """The parts around the place between a pre-norm block's attention and its MLP; None where they aren't known."""
         return None
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:

@@ -7,6 +7,7 @@ from torch import nn
 from .attention import Context, KeyBias, without_weights
 from .base import Handle, Head, Host, class_names, register_host
 from .layout import Grid
+from .middle import Middle
 from .replaced import ReplacedCall
 from .spread import Sublayers, sublayers
 
@@ -32,6 +33,10 @@ class MMSegViT(Host):
 
     def sublayers(self, block: nn.Module) -> Sublayers | None:
         return mmcv_sublayers(block)
+
+    def middle(self, block: nn.Module) -> Middle | None:
+        attention = block.attn.attn
+        return Middle(block.norm1, attention, 'in_proj_weight', 'in_proj_bias', block.norm2, block.ffn.layers)
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
         return [ReplacedCall(block.attn.attn, KeyBias(context))]

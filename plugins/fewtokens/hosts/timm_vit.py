@@ -8,6 +8,7 @@ from torch import nn
 from .attention import AttentionContext, key_mask
 from .base import Host, asked_blocks, class_names, register_host
 from .layout import Grid
+from .middle import Middle
 from .spread import Sublayers, sublayers
 
 
@@ -45,6 +46,11 @@ class TimmViT(Host):
         if not {'timm.models.vision_transformer.Block', 'timm.models.eva.EvaBlock'} & class_names(block):
             return None
         return mlp_sublayers(block)
+
+    def middle(self, block: nn.Module) -> Middle | None:
+        if 'timm.models.vision_transformer.Block' not in class_names(block):
+            return None
+        return Middle(block.norm1, block.attn, 'qkv.weight', 'qkv.bias', block.norm2, block.mlp)
 
 
 def mlp_sublayers(block: nn.Module) -> Sublayers | None:

@@ -15,7 +15,14 @@ from ..video.settings import NAME, ClusteringSettings
 REDUCERS = Registry('reducer', scope='mmengine', locations=['fewtokens.openmmlab'])
 """Register a method of your own with `@REDUCERS.register_module()`."""
 
-for _reducer in (reducers.AvgPool, reducers.BipartiteMerge, reducers.Hourglass, reducers.SharedUpdate):
+for _reducer in (
+    reducers.AvgPool,
+    reducers.BipartiteMerge,
+    reducers.GradualUpdate,
+    reducers.Hourglass,
+    reducers.SharedUpdate,
+    reducers.ToMe,
+):
     REDUCERS.register_module(module=_reducer)
 REDUCERS.register_module(name=NAME, module=ClusteringSettings)
 

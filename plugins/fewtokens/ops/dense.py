@@ -190,16 +190,19 @@ def k_medoids_at_once(x: Tensor, k: int, max_iters: int = 100, tol: float = 1e-6
     return medoids, distances[rows, medoids].argmin(dim=1).scatter(1, medoids, torch.arange(k).expand_as(medoids))
 
 
-def merge_pairs(x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None):
+def merge_pairs(
+    x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None, metric: Tensor | None = None
+):
     sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
-    merged = [_merge_pairs_one(a, r, num_prefix_tokens, s) for a, s in zip(x, sizes)]
+    metric = x if metric is None else metric
+    merged = [_merge_pairs_one(a, r, num_prefix_tokens, s, m) for a, s, m in zip(x, sizes, metric)]
     return tuple(torch.stack(part) for part in zip(*merged))
 
 
-def _merge_pairs_one(x: Tensor, r: int, num_prefix_tokens: int, sizes: Tensor):
+def _merge_pairs_one(x: Tensor, r: int, num_prefix_tokens: int, sizes: Tensor, metric: Tensor):
     sources, targets = range(0, len(x), 2), range(1, len(x), 2)
     free_targets = [j for j in targets if j >= num_prefix_tokens]
-    unit = F.normalize(x.detach(), dim=1)
+    unit = F.normalize(metric.detach(), dim=1)
     best = []
     for i in sources:
         if i >= num_prefix_tokens and free_targets:
@@ -210,3 +213,41 @@ def _merge_pairs_one(x: Tensor, r: int, num_prefix_tokens: int, sizes: Tensor):
     labels = torch.tensor([kept.index(joins.get(i, i)) for i in range(len(x))])
     member = F.one_hot(labels, len(kept)).to(x.dtype) * sizes[:, None]
     return (member.T @ x) / member.sum(dim=0)[:, None], labels, member.sum(dim=0)
+
+
+def merge_nearest(x: Tensor, n_groups: int, sizes: Tensor | None = None, part: int = 8):
+    sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
+    return tuple(
+        torch.stack(each) for each in zip(*(_merge_nearest_one(*one, n_groups, part) for one in zip(x, sizes)))
+    )
+
+
+def _merge_nearest_one(x: Tensor, sizes: Tensor, n_groups: int, part: int):
+    groups = [[n] for n in range(len(x))]
+
+    def weight(group: list[int]) -> Tensor:
+        return sizes[group].sum()
+
+    def mean(group: list[int]) -> Tensor:
+        return (x[group] * sizes[group, None]).sum(0) / weight(group)
+
+    def cost(one: list[int], other: list[int]) -> float:
+        """How much their merge adds to the squares of members around means."""
+        apart = (mean(one) - mean(other)).square().sum()
+        return float(apart * weight(one) * weight(other) / (weight(one) + weight(other)))
+
+    while len(groups) > n_groups:
+        offers = []
+        for i in range(0, len(groups), 2):
+            offers.append((*min((cost(groups[i], groups[j]), j) for j in range(1, len(groups), 2)), i))
+        away = min(len(groups) - n_groups, -(-len(groups) // part))
+        joins = {i: j for _, j, i in sorted(offers)[:away]}
+        merged = [
+            group + [n for i, j in joins.items() if j == index for n in groups[i]] for index, group in enumerate(groups)
+        ]
+        kept = [i for i in range(0, len(groups), 2) if i not in joins] + list(range(1, len(groups), 2))
+        groups = [merged[i] for i in kept]
+    labels = torch.empty(len(x), dtype=torch.long)
+    for number, group in enumerate(groups):
+        labels[group] = number
+    return torch.stack([mean(group) for group in groups]), labels, torch.stack([weight(group) for group in groups])

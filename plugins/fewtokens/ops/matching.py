@@ -37,25 +37,39 @@ def match_pairs(metric: Tensor, r: int, num_prefix_tokens: int = 0) -> Tensor:
     similar[:, : (num_prefix_tokens + 1) // 2] = -torch.inf
     similar[:, :, : num_prefix_tokens // 2] = -torch.inf
     best, target = similar.nan_to_num(nan=-2.0, neginf=-torch.inf).max(dim=2)
+    return labels_of_pairs(best, target, r, n_tokens)
+
+
+def labels_of_pairs(best: Tensor, target: Tensor, r: int, n_tokens: int) -> Tensor:
+    """Merges the r best pairs.
+
+    Args:
+        best: how good each token of even index thinks its best pair is, [B, ceil(N / 2)].
+        target: the other token of that pair: which one of odd index, of the same shape.
+
+    Returns:
+        labels [B, N] int64, as `match_pairs` describes them.
+    """
     away = torch.zeros_like(best).scatter(1, best.topk(r, dim=1).indices, 1.0).bool()
     n_kept = best.shape[1] - r
     even = torch.where(away, n_kept + target, (~away).cumsum(dim=1) - 1)
-    odd = (n_kept + torch.arange(n_tokens // 2, device=metric.device)).expand(metric.shape[0], -1)
+    odd = (n_kept + torch.arange(n_tokens // 2, device=best.device)).expand(best.shape[0], -1)
     # Interleaved; of an odd number of tokens the last has no partner beside it.
     return torch.stack([even, F.pad(odd, (0, n_tokens % 2))], dim=2).flatten(1)[:, :n_tokens]
 
 
 @in_float32
 def merge_pairs(
-    x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None
+    x: Tensor, r: int, num_prefix_tokens: int = 0, sizes: Tensor | None = None, metric: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Merges r tokens into their most similar partners, as means weighted by sizes.
 
     Args:
-        x: tokens [B, N, C], compared by themselves.
+        x: tokens [B, N, C].
         r: how many tokens to merge away.
         num_prefix_tokens: that many tokens at the front stay as they are.
         sizes: how many original tokens each stands for [B, N], 1 if left out.
+        metric: what tokens are compared by [B, N, D], themselves if left out.
 
     Returns:
         merged [B, N - r, C], labels [B, N] as from `match_pairs`, and sizes [B, N - r].
@@ -63,7 +77,7 @@ def merge_pairs(
     Raises:
         ValueError: shapes or settings don't fit.
     """
-    labels = match_pairs(x, r, num_prefix_tokens)
+    labels = match_pairs(x if metric is None else metric, r, num_prefix_tokens)
     sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
     empty = x.new_zeros(x.shape[0], x.shape[1] - r, x.shape[2])
     merged, sums = mean_by_label(x, labels, sizes, empty)

@@ -3,7 +3,9 @@
 from .avg_pool import AvgPool
 from .base import Reduced, Reducer
 from .bipartite import BipartiteMerge
+from .gradual_update import GradualUpdate
 from .hourglass import Hourglass
 from .shared_update import SharedUpdate
+from .tome import ToMe
 
-__all__ = ['AvgPool', 'BipartiteMerge', 'Hourglass', 'Reduced', 'Reducer', 'SharedUpdate']
+__all__ = ['AvgPool', 'BipartiteMerge', 'GradualUpdate', 'Hourglass', 'Reduced', 'Reducer', 'SharedUpdate', 'ToMe']

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ..ops.precision import in_float32
 from ..ops.tiles import pool_tokens
-from .base import Grid, Reduced, Reducer, as_grid, check_after, check_choice, reduces
+from .base import Grid, Reduced, Reducer, as_grid, check_after, check_until, reduces
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,16 @@ class AvgPool(Reducer):
     Args:
         after: number of blocks before the pooling.
         grid: tokens left over the image; an integer means a square.
-        until: 'head', 'backbone' or 'auto', as for `Hourglass`.
+        until: 'head', 'backbone', 'auto' or a number of blocks, as for `Hourglass`.
     """
 
     grid: Grid
-    until: str = 'auto'
+    until: str | int = 'auto'
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'grid', as_grid(self.grid))
         check_after(self.after)
-        check_choice('until', self.until, ('auto', 'head', 'backbone'))
+        check_until(self.until, self.after, ('auto', 'head', 'backbone'))
 
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
         if not reduces(self.grid, grid):

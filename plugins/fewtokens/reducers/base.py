@@ -38,7 +38,11 @@ class Reducer:
 
     restores: ClassVar[str] = 'state'
     """'state': restored tokens are made from reduced ones alone, of any width: a head may run on the reduced tokens.
+    'copy': as 'state', and each is a copy of the reduced one of its label.
     'update': restored tokens are old ones plus a change, so only the residual stream itself can be restored."""
+    inside_blocks: ClassVar[bool] = False
+    """Whether tokens are merged between a block's attention and its MLP, as means by label; `reduce` is told what
+    attention compares them by, `keys` [B, N, D]."""
     keeps_grid: ClassVar[bool] = True
     """Whether the reduced tokens stand on a grid; hosts with relative positions need one."""
     # Without annotation: a method may have it as a setting.
@@ -90,6 +94,18 @@ def as_grid(value: int | Sequence[int]) -> Grid:
 def check_after(after: int) -> None:
     if not isinstance(after, int) or isinstance(after, bool) or after < 0:
         raise ValueError(f'after={after!r} must be a number of blocks, 0 or more')
+
+
+def check_until(until: str | int, after: int | Sequence[int], choices: tuple[str, ...]) -> None:
+    """Where tokens become whole again: one of the words, or the number of blocks before it."""
+    last = after if isinstance(after, int) else max(after)
+    if isinstance(until, int) and not isinstance(until, bool):
+        if until <= last:
+            raise ValueError(f'until={until} must be a number of blocks above {last}, after which tokens are reduced')
+        return
+    if until not in choices:
+        words = ', '.join(map(repr, choices))
+        raise ValueError(f'until={until!r} must be one of {words}, or a number of blocks')
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..ops.labels import take_by_label
 from ..ops.matching import merge_pairs
-from .base import Grid, Reduced, Reducer, check_after, check_at_least
+from .base import Grid, Reduced, Reducer, check_after, check_at_least, check_until
 from .shared_update import check_increasing
 
 
@@ -19,14 +19,15 @@ class BipartiteMerge(Reducer):
     Args:
         after: number of blocks before the merging; several to merge at each.
         tokens: how many tokens to merge away each time, at most half of those that are left.
-        until: 'head', 'backbone' or 'auto', as for `Hourglass`.
+        until: 'head', 'backbone', 'auto' or a number of blocks, as for `Hourglass`.
     """
 
+    restores: ClassVar[str] = 'copy'
     keeps_grid: ClassVar[bool] = False
     size_bias = True
 
     tokens: int
-    until: str = 'auto'
+    until: str | int = 'auto'
 
     def __post_init__(self) -> None:
         check_at_least(1, tokens=self.tokens)
@@ -37,6 +38,7 @@ class BipartiteMerge(Reducer):
                 raise ValueError('after=() names no block')
         for after in (self.after,) if isinstance(self.after, int) else self.after:
             check_after(after)
+        check_until(self.until, self.after, ('auto', 'head', 'backbone'))
 
     def stages(self) -> tuple['BipartiteMerge', ...]:
         afters = (self.after,) if isinstance(self.after, int) else self.after

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ..ops.hourglass import apply_weights, cluster_widely, reconstruction_weights
 from ..ops.temperature import fitting_temperature
-from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_choice
+from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_choice, check_until
 
 FLATTEST, STEEPEST = 50, 1000
 """How many times the fitting temperature makes weights as good as equal, and what part of it leaves one alone."""
@@ -22,7 +22,7 @@ class Hourglass(Reducer):
         grid: clusters over the image, or within each attention window for windowed hosts; an integer means a square. It
             may have more rows or columns than there are of tokens, as long as it has fewer clusters than they are.
         until: 'head' runs a head that works token by token on the centers too, 'backbone' restores at its end, 'auto'
-            picks head where the head allows it.
+            picks head where the head allows it; a number of blocks restores after that many.
         iters: clustering iterations.
         window: side, in centers, of the neighbourhood whose centers a token may join.
         k: how many centers a token is reconstructed from.
@@ -35,7 +35,7 @@ class Hourglass(Reducer):
     """
 
     grid: Grid
-    until: str = 'auto'
+    until: str | int = 'auto'
     iters: int | None = None
     window: int = 5
     k: int | None = None
@@ -45,7 +45,7 @@ class Hourglass(Reducer):
     def __post_init__(self) -> None:
         object.__setattr__(self, 'grid', as_grid(self.grid))
         check_after(self.after)
-        check_choice('until', self.until, ('auto', 'head', 'backbone'))
+        check_until(self.until, self.after, ('auto', 'head', 'backbone'))
         check_choice('normalize', self.normalize, ('sum', 'l2'))
         check_at_least(0, iters=self.iters)
         check_at_least(1, window=self.window, k=self.k)

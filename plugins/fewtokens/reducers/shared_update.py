@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..ops.shared_update import merge_lengthened, restore_updated
-from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, fits, reduces
+from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_until, fits, reduces
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class SharedUpdate(Reducer):
         window: side, in centers, of the neighbourhood whose centers a token may join.
         size_bias: whether attention counts members.
         spread: whether blocks are told how far a group's members lie apart.
+        until: 'backbone' restores at its end, a number of blocks after that many.
     """
 
     restores: ClassVar[str] = 'update'
@@ -43,6 +44,7 @@ class SharedUpdate(Reducer):
     window: int = 3
     size_bias: bool = True
     spread: bool = True
+    until: str | int = 'backbone'
 
     def __post_init__(self) -> None:
         check_at_least(0, iters=self.iters)
@@ -50,6 +52,7 @@ class SharedUpdate(Reducer):
         if isinstance(self.after, int):
             object.__setattr__(self, 'grid', as_grid(self.grid))
             check_after(self.after)
+            check_until(self.until, self.after, ('backbone',))
             return
         if not isinstance(self.grid, Sequence) or not 1 <= len(self.after) == len(self.grid):
             raise ValueError(f'after={self.after!r} and grid={self.grid!r} must be equally long')
@@ -58,6 +61,7 @@ class SharedUpdate(Reducer):
         for after in self.after:
             check_after(after)
         check_increasing(self.after)
+        check_until(self.until, self.after, ('backbone',))
         for finer, coarser in zip(self.grid, self.grid[1:]):
             if not fits(coarser, finer):
                 raise ValueError(

@@ -1,0 +1,70 @@
+"""Groups that grow by merging the pairs that lose least, for GradualUpdate.
+
+The criterion is that of Ward, "Hierarchical Grouping to Optimize an Objective Function" (1963): how much a merge adds
+to the squared distances of tokens from their groups' means. Which pairs are looked at is bipartite, as in "Token
+Merging: Your ViT But Faster" (ICLR 2023): every second token offers itself to the others.
+"""
+
+import torch
+from torch import Tensor
+
+from .labels import mean_by_label
+from .matching import labels_of_pairs
+from .precision import in_float32
+
+PART = 8
+"""A round merges at most one token in so many away: groups found in more rounds are better."""
+
+
+@in_float32
+def merge_nearest(x: Tensor, n_groups: int, sizes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Groups tokens, wherever they stand, and takes the groups' means.
+
+    Args:
+        x: tokens [B, N, C].
+        n_groups: how many groups to make, 1 to N.
+        sizes: how much each token weighs [B, N], 1 if left out.
+
+    Returns:
+        means [B, n_groups, C], labels [B, N] int64, and the groups' sizes [B, n_groups], sums of their members'.
+
+    Raises:
+        ValueError: shapes or settings don't fit.
+    """
+    if x.ndim != 3 or x.shape[0] == 0 or not 1 <= n_groups <= x.shape[1]:
+        raise ValueError(f'{n_groups} groups of tokens {tuple(x.shape)}: [B, N, C] and 1 to N groups are needed')
+    sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
+    with torch.no_grad():
+        # Detached as well: forward-mode derivatives go through no_grad.
+        labels = _group(x.detach(), n_groups, sizes)
+    means, merged = mean_by_label(x, labels, sizes, x.new_zeros(x.shape[0], n_groups, x.shape[2]))
+    return means, labels, merged
+
+
+def _group(x: Tensor, n_groups: int, sizes: Tensor) -> Tensor:
+    labels = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
+    while x.shape[1] > n_groups:
+        count = x.shape[1]
+        away = min(count - n_groups, -(-count // PART))
+        joined = match_nearest(x, away, sizes)
+        labels = joined.gather(1, labels)
+        x, sizes = mean_by_label(x, joined, sizes, x.new_zeros(x.shape[0], count - away, x.shape[2]))
+    return labels
+
+
+def match_nearest(x: Tensor, r: int, sizes: Tensor) -> Tensor:
+    """Chooses r tokens to merge away, those whose merge with another adds least to the squares around means.
+
+    Args:
+        x: tokens [B, N, C].
+        r: at most half of N.
+        sizes: [B, N].
+
+    Returns:
+        labels [B, N] int64, as from `match_pairs`.
+    """
+    squares, inverse = x.square().sum(2), sizes.clamp_min(torch.finfo(sizes.dtype).tiny).reciprocal()
+    apart = torch.baddbmm(squares[:, None, 1::2], x[:, ::2], x[:, 1::2].transpose(1, 2), alpha=-2)
+    cost = (apart + squares[:, ::2, None]) / (inverse[:, ::2, None] + inverse[:, None, 1::2])
+    least, target = cost.min(dim=2)
+    return labels_of_pairs(-least, target, r, x.shape[1])
