@@ -1,6 +1,6 @@
 """Depth of rooms by a light head on a frozen DINOv2 ViT-S/14, trained on a CPU in minutes; tested at 32 x 32 tokens.
 
-python tools/make_scenes.py data/rooms --format depth --training 200 --validation 60 --size 448
+python tools/make_scenes.py data/rooms --format depth --training 120 --validation 60 --size 448
 python tools/read_dinov2.py work_dirs/real/dinov2_vits14.pth
 python tools/train.py configs/demo/dinov2_vit-s_rooms.py
 """

@@ -37,8 +37,8 @@ def test_even_factors_of_depth_are_even_steps_of_colour():
         return int(np.abs(ramp - drawn).sum(1).argmin())
 
     shades = [shade(depth) for depth in (1, 2, 4, 8, 16)]
-    assert shades[0] == 255 and shades[-1] == 1 and np.ptp(np.diff(shades)) <= 1
-    assert (shade(0.1), shade(99)) == (255, 1)
+    assert shades[0] == 255 and shades[-1] == 24 and np.ptp(np.diff(shades)) <= 1
+    assert (shade(0.1), shade(99)) == (255, 24)
     unknown = np.array([[0, np.nan, 2], [2, 2, 2]])
     assert not paint_depth(unknown, (1.0, 16.0))[0, :2].any()
 

@@ -9,6 +9,8 @@ SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 MAGNIFIED = 512, 4096
 """Pixels: small pictures are drawn at the largest multiple of their size whose short and long side are at most this."""
+FARTHEST = 24
+"""Of the 256 colours of depth: those before it are nearly black."""
 FEW = 0.3
 """A depth map that knows a smaller part of its pixels has them drawn larger."""
 LONGEST = 65500
@@ -46,7 +48,7 @@ def paint_depth(depth: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
     """
     known = np.isfinite(depth) & (depth > 0)
     logs = np.log(np.where(known, depth, bounds[1]).clip(*bounds) / bounds[0]) / np.log(bounds[1] / bounds[0])
-    nearness = np.where(known, 1 + 254 * (1 - logs), 0).round().astype(np.uint8)
+    nearness = np.where(known, FARTHEST + (255 - FARTHEST) * (1 - logs), 0).round().astype(np.uint8)
     if 0 < known.mean() < FEW:
         nearness = cv2.dilate(nearness, np.ones((3, 3), np.uint8))
     coloured = cv2.applyColorMap(nearness, cv2.COLORMAP_TURBO)[..., ::-1]
