@@ -20,8 +20,8 @@ from fewtokens.hosts import FAMILIES, Host
 
 PAGE = Path(__file__).parent / 'hosts.md'
 TIMM = (
-    'vit_large_patch14_dinov2', 'vit_base_patch14_reg4_dinov2', 'vit_so400m_patch14_siglip_384', 'vit_base_patch16_clip_224',
-    'deit3_base_patch16_224', 'vit_base_patch16_dinov3', 'eva02_base_patch14_224', 'beitv2_base_patch16_224',
+    'vit_large_patch14_dinov2', 'vit_base_patch14_reg4_dinov2', 'vit_so400m_patch14_siglip_384',
+    'vit_base_patch16_clip_224', 'deit3_base_patch16_224', 'vit_base_patch16_dinov3', 'eva02_base_patch14_224', 'beitv2_base_patch16_224',
     'vit_relpos_base_patch16_224', 'samvit_huge_patch16', 'sam2_hiera_tiny', 'swin_base_patch4_window7_224',
     'swinv2_base_window8_256',
 )  # fmt: skip
@@ -109,8 +109,8 @@ def make_page() -> str:
             '',
             '<!-- Made by docs/make_hosts.py: change that. -->',
             '',
-            'Some models that are known, asked by `fewtokens.supported`. A host takes all models of its class, whatever',
-            'their size, alone and inside others. Methods on a grid are `SharedUpdate`, `Hourglass` and `AvgPool`.',
+            'Some models that are known, asked by `fewtokens.supported`. A host takes all models of its class,',
+            'whatever their size, alone and inside others. Methods on a grid are `SharedUpdate`, `Hourglass` and `AvgPool`.',
             '',
             f'| {" | ".join(names)} |',
             f'|{" --- |" * len(names)}',

@@ -87,14 +87,19 @@ def as_map(tokens, grid):
 
 
 @torch.no_grad()
-def test_hourglass_equals_the_steps_written_out():
-    model = vit(out_indices=(1, 3, 5), final_norm=True)
-    x, grid = embed(model, IMAGES)
+@pytest.mark.parametrize(
+    'images, clusters',
+    [(IMAGES, (4, 4)), (torch.randn(2, 3, 24, 160), (4, 5))],
+    ids=['square', 'more rows than tokens'],
+)
+def test_hourglass_equals_the_steps_written_out(images, clusters):
+    model = vit(tuple(images.shape[2:]), out_indices=(1, 3, 5), final_norm=True)
+    x, grid = embed(model, images)
     expected = []
     for i, block in enumerate(model.layers):
         if i == 2:
             before = x[:, 1:]
-            centers, _ = dense.cluster_tokens(before, grid, (4, 4), 3, 5, 20.0)
+            centers, _ = dense.cluster_tokens(before, grid, clusters, 3, 5, 20.0)
             x = torch.cat([x[:, :1], centers], dim=1)
         x = block_forward(block, x)
         out = model.norm1(x) if i == 5 else x
@@ -102,8 +107,8 @@ def test_hourglass_equals_the_steps_written_out():
             expected.append(dense.reconstruct_tokens(out[:, 1:], before, centers, 7, 20.0))
         elif i == 1:
             expected.append(out[:, 1:])
-    with fewtokens.attach(model, fewtokens.Hourglass(2, 4, iters=3, k=7, temperature=20.0)):
-        for given, wanted in zip(model(IMAGES), expected, strict=True):
+    with fewtokens.attach(model, fewtokens.Hourglass(2, clusters, iters=3, k=7, temperature=20.0)):
+        for given, wanted in zip(model(images), expected, strict=True):
             torch.testing.assert_close(given, as_map(wanted, grid), rtol=1e-4, atol=1e-4)
 
 
@@ -237,10 +242,10 @@ def test_any_batch_and_size(shape):
 
 def test_an_input_with_too_few_tokens_goes_through_unchanged():
     model = vit(final_norm=True)
-    small = torch.randn(1, 3, 64, 24)
+    small = torch.randn(1, 3, 64, 16)
     expected = outputs(model, small)
     with fewtokens.attach(model, fewtokens.Hourglass(2, 4)) as attachment:
-        with pytest.warns(UserWarning, match='8 x 3 tokens'):
+        with pytest.warns(UserWarning, match='8 x 2 tokens'):
             assert torch.equal(outputs(model, small), expected)
         with warnings.catch_warnings():
             warnings.simplefilter('error')

@@ -29,7 +29,7 @@ def draw_scene(
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes [H, W] or [H, W, 3] uint8, its colours in OpenCV's order, in the format of the file's suffix."""
+    """Writes [H, W] (of a PNG 16 bits too) or [H, W, 3], its colours in OpenCV's order, in the format of the suffix."""
     # OpenCV's own writing says nothing of a picture that found no room on the disk.
     content = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
     write_whole(path, lambda temporary: temporary.write_bytes(content))

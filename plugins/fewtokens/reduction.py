@@ -345,7 +345,8 @@ class Reduction(Attachment):
 
     def _warn_of_misfit(self, stage: Reducer, tokens: Tensor, layout: Layout) -> None:
         # Values are read, which nothing else in a pass does: not where a device must not be waited for.
-        if tokens.is_cuda and (torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode()):
+        waits = tokens.is_cuda and (torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode())
+        if tokens.is_meta or waits:
             return
         found = stage.misfit(tokens.detach(), layout.grid)
         if found is not None:

@@ -199,7 +199,9 @@ def test_mmseg_resizes_the_position_table_of_a_converted_backbone(vit, tmp_path)
 def test_keys_without_a_place_are_an_error_that_names_them(vit):
     with pytest.raises(ValueError, match=r'1 of .*dist_token'):
         convert_keys({**vit.state_dict(), 'dist_token': torch.zeros(1, 1, 192)})
-    with pytest.raises(ValueError, match=r'known layout \(mmseg, .*timm-swin\); the keys are conv1.weight'):
+    with pytest.raises(
+        ValueError, match=r'known layout \(mmseg, .*timm-swin, dpt, transformers-depth\); the keys are conv1.weight'
+    ):
         convert_keys({'conv1.weight': torch.zeros(1)})
     with pytest.raises(ValueError, match='the keys are none'):
         convert_keys({})

@@ -45,6 +45,8 @@ SPECIAL = [
     ((3, 5), (2, 2), 15, 1, 8, 1, torch.float32, 'whole'),
     ((3, 3), (1, 2), 3, 1, 4096, 1, torch.float16, 'whole'),
     ((3, 3), (2, 2), 3, 1, 1000, 1, torch.bfloat16, 'strided'),
+    ((3, 9), (5, 4), 5, 2, 8, 2, torch.float32, 'whole'),
+    ((1, 13), (6, 2), 3, 1, 8, 1, torch.float32, 'behind a prefix'),
 ]
 
 

@@ -52,6 +52,19 @@ def test_windowed_equals_dense(grid, clusters, window, iters, temperature, batch
     assert torch.equal(labels, expected_labels) and labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize('grid, clusters', [((22, 76), (28, 28)), ((2, 40), (9, 8)), ((12, 1), (3, 4))])
+def test_more_rows_or_columns_of_centers_than_of_tokens_equal_dense(grid, clusters):
+    x = torch.randn(2, grid[0] * grid[1], 6)
+    centers, labels = cluster_tokens(x, grid, clusters, 3, 5, 1.0)
+    expected, _ = dense.cluster_tokens(x, grid, clusters, 3, 5, 1.0)
+    torch.testing.assert_close(centers, expected, rtol=1e-4, atol=1e-5)
+    # Pooled centers repeat, and of equal ones either may be the nearest.
+    allowed = dense.allowed_centers(grid, clusters, 5)
+    distances = dense.squared_distances(x, expected).masked_fill(~allowed, torch.inf)
+    found = distances.gather(2, labels[..., None])[..., 0]
+    torch.testing.assert_close(found, distances.amin(2), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_measures_in_float32(dtype):
     x = (torch.randn(2, 63, 8) * 3).to(dtype)
@@ -157,7 +170,7 @@ def test_cost_grows_with_tokens_not_with_pairs():
         (dict(x=torch.randn(0, 35, 4)), 'B >= 1'),
         (dict(x=torch.randn(35, 4)), 'B >= 1'),
         (dict(grid=(5, 6)), '35 tokens do not fill'),
-        (dict(clusters=(6, 4)), r'\(6, 4\)'),
+        (dict(clusters=(9, 4)), r'\(9, 4\) must be .* at most as many as the tokens of a grid \(5, 7\)'),
         (dict(clusters=(0, 4)), r'\(0, 4\)'),
         (dict(window=0), 'window=0'),
         (dict(iters=-1), 'iters=-1'),

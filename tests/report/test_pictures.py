@@ -9,6 +9,7 @@ from fewtokens.report.pictures import (
     enlarge,
     find_pictures,
     magnify,
+    paint_depth,
     read_filled,
 )
 
@@ -26,6 +27,27 @@ def test_borders_stand_between_clusters():
     # Borders are half white; the mean of the first cluster's twelve pixels is 80.
     assert (drawn[0, 1] == 40 + 128).all() and (drawn[3] == 80).all() and (drawn[0, 3] == 0).all()
     assert magnify(image).shape == (512, 512, 3) and np.array_equal(magnify(image)[::128, ::128], image)
+
+
+def test_even_factors_of_depth_are_even_steps_of_colour():
+    ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO)[:, 0, ::-1].astype(int)
+
+    def shade(depth):
+        drawn = paint_depth(np.full((2, 2), depth), (1.0, 16.0))[0, 0].astype(int)
+        return int(np.abs(ramp - drawn).sum(1).argmin())
+
+    shades = [shade(depth) for depth in (1, 2, 4, 8, 16)]
+    assert shades[0] == 255 and shades[-1] == 24 and np.ptp(np.diff(shades)) <= 1
+    assert (shade(0.1), shade(99)) == (255, 24)
+    unknown = np.array([[0, np.nan, 2], [2, 2, 2]])
+    assert not paint_depth(unknown, (1.0, 16.0))[0, :2].any()
+
+
+def test_the_few_known_pixels_of_a_sparse_map_are_drawn_larger():
+    depth = np.zeros((9, 9))
+    depth[4, 4] = 2
+    drawn = paint_depth(depth, (1.0, 16.0)).any(2)
+    assert drawn[3:6, 3:6].all() and drawn.sum() == 9
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """Published models under the key names of today's mmseg, mmdet and `ClipRetrieval`: vision transformers and Segmenters;
-detectors by `detector_checkpoint_keys`, CLIP4Clip and CenterCLIP by `video.checkpoint_keys`."""
+detectors by `detector_keys`, CLIP4Clip and CenterCLIP by `retrieval_keys`, models of depth by `depth_keys`."""
 
 import re
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from . import depth_keys as depth
 from . import detector_keys as detectors
 from .retrieval_keys import PUBLISHED, convert_retrieval_keys
 
@@ -20,6 +21,7 @@ LAYOUTS = {
     'google': r'Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel',
     **RETRIEVAL,
     **detectors.LAYOUTS,
+    **depth.LAYOUTS,
 }
 # Parts that no segmenter has: the classifier of the pretraining.
 CLASSIFIER = re.compile(r'(encoder\.)?(head|pre_logits)(\.|/|$)')
@@ -79,7 +81,8 @@ def convert_keys(weights: Mapping[str, Tensor], layout: str = 'auto') -> dict[st
         layout: 'mmseg' (MMSegmentation 0.x or 1.x), 'timm' (a timm or DeiT .pth), 'segmenter' (the authors' Segmenter),
             'google' (the arrays of a .npz), 'detrex' (DINO with Swin), 'mask2former' (the authors', with Swin, for
             mmdet) or 'mask2former-mmseg' (the same, semantic, for mmseg: never found by itself), 'swin' (the authors'
-            backbone), 'timm-swin', 'clip4clip' or 'centerclip' (see `convert_retrieval_keys`), or 'auto' to find out.
+            backbone), 'timm-swin', 'clip4clip' or 'centerclip' (see `convert_retrieval_keys`), 'dpt' or
+            'transformers-depth' (see `convert_depth_keys`), or 'auto' to find out.
 
     Returns:
         the state_dict of an mmseg `VisionTransformer`, of a whole model if the checkpoint is one (retrieval models are
@@ -95,6 +98,8 @@ def convert_keys(weights: Mapping[str, Tensor], layout: str = 'auto') -> dict[st
         raise ValueError(f"layout={layout!r} is not known; known are 'auto', {', '.join(map(repr, LAYOUTS))}")
     if layout in RETRIEVAL:
         return convert_retrieval_keys(weights)
+    if layout in depth.LAYOUTS:
+        return depth.convert_depth_keys(weights, layout)
     dropped = detectors.DROPPED if layout in detectors.LAYOUTS else CLASSIFIER
     converted, lost = {}, []
     for key, value in weights.items():

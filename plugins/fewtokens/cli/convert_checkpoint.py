@@ -1,11 +1,12 @@
-"""Brings a published model under the key names of today's mmseg and mmdet, and of ClipRetrieval.
+"""Brings a published model under the key names of today's mmseg and mmdet, of ClipRetrieval, and of models of depth.
 
 Segmenter, detrex's DINO and Mask2Former (the last two with Swin) become checkpoints for `test`. DINO needs
 configs/_base_/dino-5scale_swin-l_detrex.py or its settings; Mask2Former is for mmdet, or with --arch mask2former-mmseg
 for mmseg. So do CLIP4Clip (meanP, seqTransf) and CenterCLIP, for configs/centerclip; seqTransf needs
 `temporal=dict(layers=4, max_frames=77)` in the model. A ViT alone is for `model.pretrained` in a config, where mmseg
 resizes its position table to the config's image size; a Swin alone for `model.backbone.init_cfg`, with
-`convert_weights=False`.
+`convert_weights=False`. A DPT for KITTI or NYUv2 is for configs/hourglass/dpt-hybrid_*.py; a folder or a file of one of
+transformers' models of depth is for a config with a TransformersDepthEstimator.
 """
 
 import argparse
@@ -31,6 +32,7 @@ KINDS = {
     'panoptic_head': 'a Mask2Former',
     'backbone': 'a backbone alone',
     'encoder': 'a ClipRetrieval',
+    'network': 'a TransformersDepthEstimator',
 }
 # All that a pickle of arrays is made of. The last is how old pickles write bytes.
 ARRAY_GLOBALS = {
@@ -52,11 +54,12 @@ class ArrayUnpickler(pickle.Unpickler):
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument('source', type=Path, metavar='IN', help='a .pth, .npz or .pkl file')
+    text = 'a .pth, .pt, .npz, .pkl or .safetensors file, or a folder of transformers'
+    parser.add_argument('source', type=Path, metavar='IN', help=text)
     parser.add_argument('target', type=Path, metavar='OUT', help='the .pth file to write')
     parser.add_argument('--arch', choices=['auto', *LAYOUTS], default='auto', help='the layout of IN; auto finds it')
     args = parser.parse_args(arguments)
-    checkpoint = read_checkpoint(args.source)
+    checkpoint = read_folder(args.source) if args.source.is_dir() else read_checkpoint(args.source)
     weights = convert_weights(state_dict_of(checkpoint, args.source), args.arch, args.source)
     converted: dict[str, Any] = dict(state_dict=weights)
     if classes := dataset_meta_of(checkpoint):
@@ -74,6 +77,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a file of weights holds. Nothing in the file is executed; a file that would need it is refused."""
     readers = dict(npz=read_archive, pickle=read_pickle)
     return readers.get(file_kind(path), load_checkpoint)(path)
+
+
+def read_folder(path: Path) -> dict[str, Tensor]:
+    """The weights of a folder of one of transformers' models of depth, under the names that it has today."""
+    if not (path / 'config.json').is_file():
+        raise ValueError(f"{str(path)!r} is a folder without transformers' config.json: name the file of weights in it")
+    try:
+        from transformers import AutoModelForDepthEstimation
+    except ImportError as error:
+        raise ImportError(f'{str(path)!r} needs transformers: pip install "fewtokens[huggingface]"') from error
+    try:
+        model = AutoModelForDepthEstimation.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    except Exception as error:  # noqa: BLE001  what a folder of something else raises can be anything
+        raise ValueError(f'{str(path)!r} cannot be read as a model of depth: {first_line(error)}') from error
+    return model.state_dict()
 
 
 def read_archive(path: Path) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ class Resampled(Protocol):
         """How many images (or queries) the metric was computed over."""
 
     def headline(self, counts: np.ndarray) -> np.ndarray:
-        """The metric in percent, [draws].
+        """The metric as it is reported, most in percent, [draws].
 
         Args:
             counts: how often each sample is drawn, [draws, samples].
@@ -123,7 +123,22 @@ class Recalls:
         return 100 * (counts @ self.hits) / np.where(queries > 0, queries, np.nan)
 
 
-KINDS = {cls.__name__: cls for cls in (Areas, Segments, Detections, Recalls)}
+@dataclass(frozen=True)
+class Means:
+    """The mean of a number that each image has, [images]."""
+
+    draws: ClassVar[int] = 2000
+    values: np.ndarray
+
+    @property
+    def samples(self) -> int:
+        return len(self.values)
+
+    def headline(self, counts: np.ndarray) -> np.ndarray:
+        return counts @ self.values / counts.sum(axis=1)
+
+
+KINDS = {cls.__name__: cls for cls in (Areas, Segments, Detections, Recalls, Means)}
 RECALLS = np.linspace(0, 1, 101)
 
 

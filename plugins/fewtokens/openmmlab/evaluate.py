@@ -18,7 +18,7 @@ from ..measure.files import shown
 from ..measure.macs import count_macs
 from ..measure.variants import HOST, Variant, count_rows_cheaply
 from ..report.drawing import with_colour_tuples
-from ..report.table import format_gmacs
+from ..report.table import format_gmacs, format_metric
 from ..video.clustered import Clustered, find_encoder, find_encoders, own_clustering
 from .autocast import mixed_precision_test
 from .config import list_evaluators
@@ -45,7 +45,9 @@ def test(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         if args.amp:
             stack.enter_context(mixed_precision_test(runner))
         metrics = runner.test()
-    found = [f'{name} {value:.2f}' for name, value in in_percent(metrics or {}).items() if name in HEADLINES]
+    found = [
+        f'{name} {format_metric(name, value)}' for name, value in in_percent(metrics or {}).items() if name in HEADLINES
+    ]
     if found:
         print_log(', '.join(found), logger='current')
     for reduction, image in zip(reductions, images):
@@ -90,7 +92,8 @@ def _write_predictions(config: Config, out: str) -> None:
     scope = config.get('default_scope')
     kind = {'mmdet': 'DumpDetResults', VIDEOS: 'DumpResults'}.get(scope)
     if kind is None:
-        config.test_evaluator.update(dict(output_dir=out, keep_results=True))
+        kept = {} if config.test_evaluator['type'] == 'MonocularDepthMetric' else dict(keep_results=True)
+        config.test_evaluator.update(dict(output_dir=out, **kept))
         return
     if not out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {out!r} must end with .pkl or .pickle: {scope} writes predictions to such a file')

@@ -18,7 +18,11 @@ NARROW = ('1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA')
 
 def sample_paths(sample: dict) -> Sequence[str]:
     """The files that a sample is loaded from."""
-    return [sample[key] for key in ('img_path', 'video_path', 'seg_map_path') if isinstance(sample.get(key), str)]
+    return [
+        sample[key]
+        for key in ('img_path', 'video_path', 'seg_map_path', 'depth_map_path')
+        if isinstance(sample.get(key), str)
+    ]
 
 
 def loading_steps(dataset: BaseDataset, hint: str = '') -> Compose:
@@ -61,6 +65,7 @@ class NamedLoading:
         self.labels = LabelRange(dataset) if hasattr(dataset, 'reduce_zero_label') else None
         self.sized = hasattr(dataset, 'COCOAPI')
         self.mapped = getattr(step, 'with_seg', False)
+        self.depth = type(step).__name__ == 'LoadDepthAnnotation'
 
     def __call__(self, sample: dict) -> dict | None:
         """Loads; raises a ValueError of one line."""
@@ -79,6 +84,8 @@ class NamedLoading:
     def _named(self, sample: dict) -> str:
         if self.mapped and isinstance(sample.get('seg_map_path'), str):
             return shown(sample['seg_map_path'])
+        if self.depth and isinstance(sample.get('depth_map_path'), str):
+            return shown(sample['depth_map_path'])
         return shown(sample_paths(sample)[0]) + ' or its annotation' * ('Annotation' in type(self.step).__name__)
 
     def _misfit(self, sample: dict) -> str | None:
@@ -92,6 +99,8 @@ class NamedLoading:
         if self.sized and 'ori_shape' in sample and (sample['height'], sample['width']) != tuple(sample['ori_shape']):
             said = f'{sample["width"]} x {sample["height"]}'
             return f'{_picture_size(sample)}, the annotations say {said}{_turned(sample)}'
+        if self.depth:
+            return self._depth_problem(sample)
         if not self.mapped or 'gt_seg_map' not in sample:
             return None
         labels = sample['gt_seg_map']
@@ -108,6 +117,24 @@ class NamedLoading:
             return None
         found = self.labels.wrong_in_file(self._read_labels(sample), labels)
         return f'{shown(sample["seg_map_path"])} has {self.labels.describe(found)}' if found.size else None
+
+    def _depth_problem(self, sample: dict) -> str | None:
+        name, depth = shown(sample['depth_map_path']), sample['gt_depth_map']
+        if depth.ndim != 2:
+            return f'{name} has depths of shape {depth.shape}: they must be [height, width], one number a pixel'
+        if 'ori_shape' in sample and depth.shape != tuple(sample['ori_shape'][:2]):
+            size = f'{depth.shape[1]} x {depth.shape[0]} pixels'
+            return f'{name} has depths of {size}, its picture {_picture_size(sample)}{_turned(sample)}'
+        if self._is_narrow(sample['depth_map_path']):
+            return f'{name} has 8 bits a pixel: a PNG of depths has 16'
+        return None if (depth > 0).any() else f'{name} has no depth: all of it is 0'
+
+    def _is_narrow(self, path: str) -> bool:
+        try:
+            with Image.open(io.BytesIO(fileio.get(path, backend_args=self.step.backend_args))) as picture:
+                return picture.mode in NARROW
+        except OSError:  # a format of another reader
+            return False
 
     def _read_labels(self, sample: dict) -> np.ndarray:
         """Labels as they are in the file: mmseg keeps eight bits of each."""

@@ -8,8 +8,8 @@ from mmengine.evaluator import BaseMetric
 
 from ..measure.resampling import Areas, Resampled, Segments
 
-HEADLINES = ('mIoU', 'PQ', 'box AP', 'mask AP', 'R@1', 'v2t/R@1')
-"""Metrics that a comparison shows, in the order that the evaluator has them in; all are in percent."""
+HEADLINES = ('mIoU', 'PQ', 'box AP', 'mask AP', 'R@1', 'v2t/R@1', 'delta1', 'RMSE')
+"""Metrics that a comparison shows, in the order that the evaluator has them in; all but RMSE are in percent."""
 
 
 OURS = {'CocoMetric': 'FastCocoMetric', 'CocoPanopticMetric': 'SafeCocoPanopticMetric'}

@@ -17,7 +17,7 @@ def load_pictures(config: Config, files: list[Path], skip: bool) -> tuple[dict[P
         ValueError: a picture can't be read and `skip` is off, or none can.
     """
     steps = config.test_dataloader.dataset.pipeline
-    pipeline = Compose([step for step in steps if not step['type'].endswith('Annotations')])
+    pipeline = Compose([step for step in steps if not step['type'].endswith(('Annotations', 'Annotation'))])
     batches, unreadable = {}, []
     for file in files:
         try:

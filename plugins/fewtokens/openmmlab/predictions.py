@@ -12,7 +12,7 @@ from torch import nn
 from ..measure.files import write_whole
 from ..measure.progress import progress_bar
 from ..measure.variants import Variant
-from ..report.drawing import draw_prediction, read_image
+from ..report.drawing import draw_prediction, read_image, with_depth_bounds
 from ..report.pictures import draw_clusters, encode_jpeg, find_pictures
 from ..report.predictions import Prediction, write_predictions_page
 from .hook import never_took_effect
@@ -34,7 +34,7 @@ def predict_folder(
             when all is written.
     """
     files = find_pictures(folder)
-    metainfo = complete_metainfo(model.dataset_meta, config)
+    metainfo = {} if predicts_depth(model) else complete_metainfo(model.dataset_meta, config)
     batches, unreadable = load_pictures(config, files, skip_unreadable)
     predictions = []
     with progress_bar(len(batches), 'predicting') as bar:
@@ -46,6 +46,11 @@ def predict_folder(
         if variant.reducer is not None and not any(reduced):
             raise ValueError(never_took_effect(variant.reducer))
     return predictions, unreadable
+
+
+def predicts_depth(model: nn.Module) -> bool:
+    """Whether it is one of mmseg's models of depth, or of ours, which have no classes."""
+    return any(cls.__name__.endswith('DepthEstimator') for cls in type(model).__mro__)
 
 
 def complete_metainfo(known: dict[str, Any] | None, config: Config) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def _predict(
         reduced.append(seen.reduced)
         if not painted:
             painted.append(read_image(seen.sample))
-        image = painted[0]
+        image, metainfo = painted[0], with_depth_bounds(metainfo, seen.sample)
         painted.append(draw_prediction(image, seen.sample, metainfo))
         if seen.clusters is not None:
             painted.append(draw_clusters(image, seen.clusters))

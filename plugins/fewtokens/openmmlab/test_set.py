@@ -93,7 +93,7 @@ class TestSet:
 
 
 def _is_finite(sample: Any) -> bool:
-    outputs = [sample.get(name) for name in ('seg_logits', 'video_embedding', 'text_embeddings')]
+    outputs = [sample.get(name) for name in ('seg_logits', 'pred_depth_map', 'video_embedding', 'text_embeddings')]
     return all(getattr(output, 'data', output).isfinite().all().item() for output in outputs if output is not None)
 
 

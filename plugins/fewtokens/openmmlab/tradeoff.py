@@ -12,7 +12,7 @@ from ..measure.accuracy import Accuracy, bootstrap_difference
 from ..measure.equal_cost import choose_pairs, compare_at_equal_cost
 from ..measure.rows import ReportRow, Row
 from ..measure.variants import FUSED, HOST, Variant, benchmark_rows, environment_of
-from ..report.drawing import draw_prediction, draw_truth, read_image
+from ..report.drawing import draw_prediction, draw_truth, read_image, with_depth_bounds
 from ..report.pictures import draw_clusters, encode_jpeg
 from ..report.tradeoff import Report, describe_report, write_report
 from .metrics import HEADLINES
@@ -99,16 +99,17 @@ def _pictures(
     """For each image: the image, the truth, then what each variant predicts and which tokens it clustered."""
     if 'ori_shape' not in images[0]['data_samples'][0]:
         return []
-    metainfo, lines = tests.loader.dataset.metainfo, []
+    lines = []
     for image in images:
         sample = image['data_samples'][0]
-        pixels = read_image(sample)
+        pixels, metainfo = read_image(sample), with_depth_bounds(tests.loader.dataset.metainfo, sample)
         truth = draw_truth(pixels, sample, metainfo)
         line = [('image', pixels)] + ([] if truth is None else [('ground truth', truth)])
         for variant in variants:
             if variant.name == FUSED:
                 continue
             (seen,) = look(model, variant, image)
+            metainfo = with_depth_bounds(metainfo, seen.sample)
             line.append((variant.name, draw_prediction(pixels, seen.sample, metainfo)))
             if seen.clusters is not None:
                 count = len(np.unique(seen.clusters))

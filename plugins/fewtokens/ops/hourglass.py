@@ -30,7 +30,8 @@ def cluster_tokens(
     Args:
         x: tokens [B, H*W, C], row by row.
         grid: (H, W) of the tokens.
-        clusters: (gh, gw) of the centers, at most the grid.
+        clusters: (gh, gw) of the centers, at most as many as tokens; where they have more rows or columns than the
+            grid, pooled ones repeat.
         iters: iterations; with 0 the centers stay pooled.
         window: side, in centers, of the neighbourhood that a token may join.
         temperature: in squared token units; smaller is harder. One, or one a sample, [B, 1, 1].

@@ -29,7 +29,8 @@ def merge_tokens(
     Args:
         x: tokens [B, H*W, C], row by row.
         grid: (H, W) of the tokens.
-        clusters: (gh, gw) of the groups, at most the grid.
+        clusters: (gh, gw) of the groups, at most as many as tokens; where they have more rows or columns than the
+            grid, pooled ones repeat.
         iters: soft iterations before tokens are assigned.
         window: side, in centers, of the neighbourhood that a token may join.
         sizes: how much each token weighs in its group's mean [B, H*W], 1 if left out.

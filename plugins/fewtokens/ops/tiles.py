@@ -125,8 +125,8 @@ def check_clustering(x: Tensor, grid: Grid, clusters: Grid, iters: int, window: 
         raise ValueError(f'tokens have shape {tuple(x.shape)}; [B, H*W, C] with B >= 1 is needed')
     if x.shape[1] != grid[0] * grid[1]:
         raise ValueError(f'{x.shape[1]} tokens do not fill a grid of {grid[0]} x {grid[1]}')
-    if not all(1 <= few <= many for few, many in zip(clusters, grid)):
-        raise ValueError(f'clusters {clusters} must be at least 1 and at most the grid {grid} in both directions')
+    if min(clusters) < 1 or clusters[0] * clusters[1] > grid[0] * grid[1]:
+        raise ValueError(f'clusters {clusters} must be at least 1 and at most as many as the tokens of a grid {grid}')
     if window < 1 or iters < 0:
         raise ValueError(f'window={window} must be at least 1 and iters={iters} at least 0')
 

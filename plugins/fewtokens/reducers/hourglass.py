@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ..ops.hourglass import apply_weights, cluster_widely, reconstruction_weights
 from ..ops.temperature import fitting_temperature
-from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_choice, check_until, reduces
+from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_choice, check_until
 
 FLATTEST, STEEPEST = 50, 1000
 """How many times the fitting temperature makes weights as good as equal, and what part of it leaves one alone."""
@@ -19,7 +19,8 @@ class Hourglass(Reducer):
 
     Args:
         after: number of blocks before the clustering.
-        grid: clusters over the image, or within each attention window for windowed hosts; an integer means a square.
+        grid: clusters over the image, or within each attention window for windowed hosts; an integer means a square. It
+            may have more rows or columns than there are of tokens, as long as it has fewer clusters than they are.
         until: 'head' runs a head that works token by token on the centers too, 'backbone' restores at its end, 'auto'
             picks head where the head allows it; a number of blocks restores after that many.
         iters: clustering iterations.
@@ -52,7 +53,7 @@ class Hourglass(Reducer):
             raise ValueError(f'temperature={self.temperature!r} must be positive')
 
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
-        if not reduces(self.grid, grid):
+        if not self._reduces(grid):
             return None
         # The weights are of the centers before they are rounded: in half precision a distance to those is another one.
         temperature = self.temperature
@@ -62,12 +63,15 @@ class Hourglass(Reducer):
         weights = reconstruction_weights(tokens, centers, self.k, temperature, self.normalize)
         return Reduced(centers.to(tokens.dtype), labels, weights, self.grid)
 
+    def _reduces(self, grid: Grid | None) -> bool:
+        return grid is not None and self.grid[0] * self.grid[1] < grid[0] * grid[1]
+
     def _fitting(self, tokens: Tensor, grid: Grid) -> Tensor:
         # Reconstruction shares it, and wants it lower than clustering alone would.
         return fitting_temperature(tokens, grid, self.grid, self.window) / 2
 
     def misfit(self, tokens: Tensor, grid: Grid | None) -> str | None:
-        if self.temperature is None or not reduces(self.grid, grid):
+        if self.temperature is None or not self._reduces(grid):
             return None
         fitting = self._fitting(tokens, grid).median().item()
         ratio = self.temperature / fitting

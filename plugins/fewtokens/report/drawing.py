@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from mmengine.structures import InstanceData, PixelData
 
-from .pictures import enlarge, magnify, paint_labels, read_rgb
+from .pictures import enlarge, magnify, paint_depth, paint_labels, read_rgb
 
 SCORE = 0.3
 """Detections that score more are drawn, as in mmdet's pictures."""
@@ -18,13 +18,15 @@ def read_image(sample: Any) -> np.ndarray:
 
 
 def draw_prediction(image: np.ndarray, sample: Any, metainfo: dict[str, Any]) -> np.ndarray:
-    """Classes, panoptic segments, or detections with their masks, whichever the sample has.
+    """Depth, classes, panoptic segments, or detections with their masks, whichever the sample has.
 
     Args:
         image: the sample's, at any scale.
         sample: of mmseg or mmdet, with predictions.
-        metainfo: classes and palette.
+        metainfo: classes and palette, or what `with_depth_bounds` gives.
     """
+    if 'pred_depth_map' in sample:
+        return _paint_depth(image, sample.pred_depth_map, metainfo)
     if 'pred_sem_seg' in sample:
         return _paint(image, sample.pred_sem_seg.data, metainfo)
     if 'pred_panoptic_seg' in sample:
@@ -36,11 +38,34 @@ def draw_prediction(image: np.ndarray, sample: Any, metainfo: dict[str, Any]) ->
 def draw_truth(image: np.ndarray, sample: Any, metainfo: dict[str, Any]) -> np.ndarray | None:
     """The same of what is annotated; None where the test pipeline doesn't load it."""
     semantic, objects = sample.get('gt_sem_seg'), sample.get('gt_instances')
+    if 'gt_depth_map' in sample:
+        return _paint_depth(image, sample.gt_depth_map, metainfo)
     if semantic is not None and objects is None:
         return _paint(image, semantic.data, metainfo)
     if semantic is not None:
         return _draw_segments(image, _panoptic(semantic.sem_seg[0].numpy(), objects, metainfo), metainfo)
     return _draw_objects(image, objects, sample.ori_shape, metainfo) if objects is not None and len(objects) else None
+
+
+def with_depth_bounds(metainfo: dict[str, Any], sample: Any) -> dict[str, Any]:
+    """`metainfo` with the bounds that all depth maps of an image are drawn between, so that they can be compared.
+
+    They are those of its truth, or of its prediction where there is no truth; nothing is added for other tasks, or
+    where there are bounds already.
+    """
+    maps = (sample.get(name) for name in ('gt_depth_map', 'pred_depth_map'))
+    depths = [depth[depth > 0].float().cpu().numpy() for depth in (each.data for each in maps if each is not None)]
+    known = next((depth[np.isfinite(depth)] for depth in depths if depth.size), np.empty(0))
+    if 'depth_bounds' in metainfo or not known.size:
+        return metainfo
+    low, high = np.percentile(known, (1, 99))
+    return {**metainfo, 'depth_bounds': (float(low), float(max(high, low * 1.01)))}
+
+
+def _paint_depth(image: np.ndarray, depth: PixelData, metainfo: dict[str, Any]) -> np.ndarray:
+    # Without bounds nothing is known, and all of it black.
+    bounds = metainfo.get('depth_bounds', (1.0, 2.0))
+    return paint_depth(enlarge(depth.data[0].float().cpu().numpy(), image.shape[:2]), bounds)
 
 
 def _paint(image: np.ndarray, labels: torch.Tensor, metainfo: dict[str, Any]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of label maps and of clusters, at an image's size."""
+"""Pictures of label maps, of depths and of clusters, at an image's size."""
 
 from pathlib import Path
 
@@ -9,6 +9,10 @@ SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 MAGNIFIED = 512, 4096
 """Pixels: small pictures are drawn at the largest multiple of their size whose short and long side are at most this."""
+FARTHEST = 24
+"""Of the 256 colours of depth: those before it are nearly black."""
+FEW = 0.3
+"""A depth map that knows a smaller part of its pixels has them drawn larger."""
 LONGEST = 65500
 """Pixels: the longest side that libjpeg writes, a little less than the format's own limit."""
 
@@ -34,6 +38,21 @@ def paint_labels(image: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> 
     colours = palette[np.where(known, labels, 0)]
     mixed = (0.4 * image + 0.6 * colours).astype(np.uint8)
     return np.where(known[..., None], mixed, image)
+
+
+def paint_depth(depth: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """A depth map [H, W] in colours, RGB [H, W, 3] uint8: from red at the near bound to blue at the far one.
+
+    Even steps of colour are even factors. Where the depth isn't known, which 0 says, it is black; of maps that know
+    few pixels, as a laser's, those are drawn larger.
+    """
+    known = np.isfinite(depth) & (depth > 0)
+    logs = np.log(np.where(known, depth, bounds[1]).clip(*bounds) / bounds[0]) / np.log(bounds[1] / bounds[0])
+    nearness = np.where(known, FARTHEST + (255 - FARTHEST) * (1 - logs), 0).round().astype(np.uint8)
+    if 0 < known.mean() < FEW:
+        nearness = cv2.dilate(nearness, np.ones((3, 3), np.uint8))
+    coloured = cv2.applyColorMap(nearness, cv2.COLORMAP_TURBO)[..., ::-1]
+    return np.where(nearness[..., None] > 0, coloured, 0).astype(np.uint8)
 
 
 def cluster_borders(clusters: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -16,7 +16,7 @@ def format_table(rows: Sequence[Row]) -> str:
     host = next((row.macs for row in rows if row.macs), None)
     lines = [header]
     for row in rows:
-        accuracy = [f'{row.metrics[name]:.2f}' for name in headlines]
+        accuracy = [format_metric(name, row.metrics[name]) for name in headlines]
         computed = ['-', '-'] if row.macs is None else [format_gmacs(row.macs), f'{row.macs / host:.3f}']
         spread = '-' if row.ms is None else f'{row.ms_p20:.1f}-{row.ms_p80:.1f}'
         time = 'cannot run' if row.failure else _number(row.ms, '.1f')
@@ -28,6 +28,11 @@ def format_table(rows: Sequence[Row]) -> str:
         for line in lines
     ]
     return '\n'.join(table + [f'{row.name} cannot run: {row.failure}' for row in rows if row.failure])
+
+
+def format_metric(name: str, value: float, sign: str = '') -> str:
+    """Two decimals of a percentage; an error in metres, of which smaller parts count, has three."""
+    return format(value, f'{sign}.{3 if name == "RMSE" else 2}f')
 
 
 def format_gmacs(macs: int) -> str:

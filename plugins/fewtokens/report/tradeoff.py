@@ -13,7 +13,7 @@ from ..measure.files import write_together
 from ..measure.rows import ReportRow
 from .curve import draw_curve
 from .pages import as_data_url, render_page
-from .table import format_gmacs, format_table
+from .table import format_gmacs, format_metric, format_table
 
 FIELDS = ('macs', 'params', 'ms', 'ms_p20', 'ms_p80', 'speedup', 'peak_mib')
 
@@ -95,8 +95,9 @@ def render(
     """The page, with every image inside it."""
     lines = [[(caption, as_data_url(image, 'jpeg')) for caption, image in line] for line in pictures]
     told = dict(vars(report), headlines=report.headlines, curve=as_data_url(curve, 'png'), pictures=lines)
-    told |= dict(queries=queries, csv=as_csv(report.rows), format_gmacs=format_gmacs)
-    return render_page(Path(__file__).parent / 'report.html', **told)
+    told |= dict(queries=queries, csv=as_csv(report.rows))
+    formats = dict(format_gmacs=format_gmacs, format_metric=format_metric)
+    return render_page(Path(__file__).parent / 'report.html', **formats, **told)
 
 
 def describe_report(report: Report) -> str:
