@@ -21,9 +21,9 @@ from fewtokens.hosts import FAMILIES, Host
 PAGE = Path(__file__).parent / 'hosts.md'
 TIMM = (
     'vit_large_patch14_dinov2', 'vit_base_patch14_reg4_dinov2', 'vit_so400m_patch14_siglip_384',
-    'vit_base_patch16_clip_224', 'deit3_base_patch16_224', 'vit_base_patch16_dinov3', 'eva02_base_patch14_224', 'beitv2_base_patch16_224',
-    'vit_relpos_base_patch16_224', 'samvit_huge_patch16', 'sam2_hiera_tiny', 'swin_base_patch4_window7_224',
-    'swinv2_base_window8_256',
+    'vit_base_patch16_clip_224', 'deit3_base_patch16_224', 'vit_base_patch16_dinov3', 'eva02_base_patch14_224',
+    'beitv2_base_patch16_224', 'vit_relpos_base_patch16_224', 'samvit_huge_patch16', 'sam2_hiera_tiny',
+    'swin_base_patch4_window7_224', 'swinv2_base_window8_256',
 )  # fmt: skip
 TRANSFORMERS = (
     'ViT', 'DeiT', 'Dinov2', 'Dinov2WithRegisters', 'DINOv3ViT', 'SiglipVision', 'Siglip2Vision', 'CLIPVision', 'IJepa',
@@ -66,10 +66,19 @@ def build(scope: str, settings: dict) -> nn.Module:
         return MODELS.build(settings)
 
 
+def without_memory(make: Callable[[], nn.Module]) -> nn.Module:
+    """On the meta device, unless a model reads values as it is made."""
+    try:
+        with torch.device('meta'):
+            return make()
+    except RuntimeError:
+        return make()
+
+
 def line(library: str, name: str, host: Host) -> str:
     windowed = 'window' in host.grid_is
     rows, columns = host.nominal_grid
-    if windowed:
+    if host.region_end(0) < len(host.blocks):
         restored = "each stage's end"
     elif host.norm is not None:
         restored = 'the final norm, and where an output is asked for'
@@ -85,8 +94,7 @@ def line(library: str, name: str, host: Host) -> str:
 def make_page() -> str:
     lines, seen = [], set()
     for library, name, make in models():
-        with torch.device('meta'):
-            host = only_host(make())
+        host = only_host(without_memory(make))
         seen.add(type(host))
         lines.append(line(library, name, host))
     missing = [family.family for family in FAMILIES if family not in seen]
@@ -110,7 +118,8 @@ def make_page() -> str:
             '<!-- Made by docs/make_hosts.py: change that. -->',
             '',
             'Some models that are known, asked by `fewtokens.supported`. A host takes all models of its class,',
-            'whatever their size, alone and inside others. Methods on a grid are `SharedUpdate`, `Hourglass` and `AvgPool`.',
+            'whatever their size, alone and inside others. Methods on a grid are `SharedUpdate`, `Hourglass` and',
+            '`AvgPool`.',
             '',
             f'| {" | ".join(names)} |',
             f'|{" --- |" * len(names)}',
