@@ -22,7 +22,7 @@ from .real.photographs import bundled_photographs
 
 PHOTOGRAPHS = ('astronaut', 'chelsea', 'coffee')
 """In the public domain, so that a picture of them can be shown anywhere."""
-PLUGIN = 'SharedUpdate(after=3, grid=24)'
+PLUGIN = 'GradualUpdate(after=(0, 3, 6, 9), keep=0.35)'
 QUALITY = 82
 
 

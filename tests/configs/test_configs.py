@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 HOURGLASS = sorted((ROOT / 'configs/hourglass').glob('segmenter*.py'))
 TOME = sorted((ROOT / 'configs/tome').glob('*.py'))
 SWIN = sorted((ROOT / 'configs/hourglass').glob('*swin*.py'))
-SHARED_UPDATE = sorted((ROOT / 'configs/shared_update').glob('*.py'))
+OURS = sorted(path for name in ('gradual_update', 'shared_update') for path in (ROOT / 'configs' / name).glob('*.py'))
 DATASETS = {'ade20k': 'ADE20K', 'cityscapes': 'Cityscapes', 'pascal-context': 'PascalContext'}
 with open(ROOT / 'tests/data/expedit.csv', newline='') as file:
     PUBLISHED = list(csv.DictReader(file))
@@ -124,7 +124,7 @@ def test_the_authors_weights_fit(name, side, layers, classes):
     build_model(config, device='meta').load_state_dict(convert_keys(weights))
 
 
-@pytest.mark.parametrize('path', HOURGLASS + SHARED_UPDATE, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', HOURGLASS + TOME + OURS, ids=lambda path: path.stem)
 def test_segmenters_are_built_and_tested_as_published(path):
     """By Expedit's configs, for the weights that Segmenter's authors released."""
     name = next(short for short in DATASETS if short in path.stem)
@@ -173,11 +173,11 @@ def test_swin_settings_are_the_published_ones(path):
     assert macs[0] == macs[1] and macs[2] / macs[0] == pytest.approx(1 - 0.73 * clustered, abs=0.01)
 
 
-@pytest.mark.parametrize('path', SHARED_UPDATE, ids=lambda path: path.stem)
-def test_shared_update_costs_less(path):
+@pytest.mark.parametrize('path', OURS, ids=lambda path: path.stem)
+def test_our_own_methods_cost_less(path):
     config = load_config(path)
     macs = count(config, plugin_of(config))
-    assert isinstance(plugin_of(config), fewtokens.SharedUpdate) and macs[2] < 0.55 * macs[0]
+    assert isinstance(plugin_of(config), (fewtokens.GradualUpdate, fewtokens.SharedUpdate)) and macs[2] < 0.55 * macs[0]
 
 
 @pytest.mark.parametrize('phase', ['128x128', '256x256'])
