@@ -15,6 +15,7 @@ PLUGINS = [
     'SharedUpdate(after=6, grid=16)',
     'SharedUpdate(after=3, grid=16)',
     'SharedUpdate(after=(3, 6), grid=(20, 14))',
+    'GradualUpdate(after=(1, 4, 7, 10), keep=0.25)',
 ]
 CLIP = ['configs/demo/clip_clips.py', 'configs/demo/clip_clips.pth']
 CLUSTERINGS = [

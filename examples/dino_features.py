@@ -1,7 +1,7 @@
 """What a DINOv2 or DINOv3 sees in a picture, with all tokens and with fewer: features as colours, side by side.
 
 python examples/dino_features.py cat.jpg                                             # timm
-python examples/dino_features.py cat.jpg --model facebook/dinov3-vits16-pretrain-lvd1689m --size 512 --grid 22
+python examples/dino_features.py cat.jpg --model facebook/dinov3-vits16-pretrain-lvd1689m --size 512 --keep 0.18
 """
 
 import argparse
@@ -22,8 +22,8 @@ def main() -> None:
     parser.add_argument('picture')
     parser.add_argument('--model', default='vit_small_patch14_dinov2.lvd142m', help='of timm; with a / of transformers')
     parser.add_argument('--size', type=int, default=518, help='side that the picture is made')
-    parser.add_argument('--after', type=int, default=3, help='blocks before tokens are merged')
-    parser.add_argument('--grid', type=int, default=24, help='merged tokens on a side')
+    parser.add_argument('--after', type=int, nargs='+', default=[0, 3, 6, 9], help='blocks before which tokens merge')
+    parser.add_argument('--keep', type=float, default=0.35, help='share of the tokens that is left in the end')
     parser.add_argument('--random', action='store_true', help='random weights, to try the script')
     parser.add_argument('--out', default='features.png')
     args = parser.parse_args()
@@ -34,7 +34,7 @@ def main() -> None:
     model = load(args.model, args.size, args.random)
 
     full, seconds = look(model, images)
-    with fewtokens.attach(model, fewtokens.SharedUpdate(after=args.after, grid=args.grid)) as attachment:
+    with fewtokens.attach(model, fewtokens.GradualUpdate(after=args.after, keep=args.keep)) as attachment:
         fewer, fewer_seconds = look(model, images)
         print(attachment.summary())
     cosine = torch.nn.functional.cosine_similarity(full, fewer, dim=-1).mean().item()
