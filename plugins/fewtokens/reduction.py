@@ -4,7 +4,6 @@ import dataclasses
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from .ops.backend import is_plain_call
 from .ops.compiling import while_compiling
 from .ops.labels import mean_by_label
 from .reducers import Reduced, Reducer
+from .stand_ins import BlockContext, Inside, Replacement, Seat, Way
 from .trained import TrainedPasses
 
 _COUNTING = threading.Lock()
@@ -156,27 +156,27 @@ class Reduction(Attachment):
         """Calls, not hooks: compiled code looks whether a call was replaced, and not whether there are hooks."""
         host, handles = self.host, self._handles
         handles.append(host.entry.register_forward_pre_hook(self._see_entry))
-        handles.append(ReplacedCall(host.entry, _Replacement(self._begin)))
+        handles.append(ReplacedCall(host.entry, Replacement(self._begin)))
         for way in host.ways:
-            handles.append(ReplacedCall(host.backbone, _Way(self, way), name=way))
+            handles.append(ReplacedCall(host.backbone, Way(self, way), name=way))
         regions = [range(*region) for region in self._ends.items()]
         for index, block in enumerate(host.blocks):
             if any(index in region for region in regions):
-                handles.append(_Seat(block, self, index))
-                handles += host.place_attention(block, _BlockContext(self, index))
+                handles.append(Seat(block, self, index))
+                handles += host.place_attention(block, BlockContext(self, index))
                 if self.reducer.inside_blocks and index in self._stages:
                     handles += self._place_merging(block, index)
                 if any(stage.spread for stage in self._stages.values()):
-                    handles += self._place_spread(block, _BlockContext(self, index))
+                    handles += self._place_spread(block, BlockContext(self, index))
         if self._norms:
-            handles.append(ReplacedCall(host.norm, _Replacement(self._run_norm)))
+            handles.append(ReplacedCall(host.norm, Replacement(self._run_norm)))
         if self._head is not None:
-            handles.append(ReplacedCall(host.backbone, _Replacement(self._run_backbone)))
-            handles.append(ReplacedCall(self._head.module, _Replacement(self._run_head)))
-            handles.append(ReplacedCall(self._head.entry, _Replacement(self._enter_head)))
-            handles.append(ReplacedCall(self._head.exit, _Replacement(self._leave_head)))
+            handles.append(ReplacedCall(host.backbone, Replacement(self._run_backbone)))
+            handles.append(ReplacedCall(self._head.module, Replacement(self._run_head)))
+            handles.append(ReplacedCall(self._head.entry, Replacement(self._enter_head)))
+            handles.append(ReplacedCall(self._head.exit, Replacement(self._leave_head)))
 
-    def _place_spread(self, block: nn.Module, context: '_BlockContext') -> list[ReplacedCall]:
+    def _place_spread(self, block: nn.Module, context: BlockContext) -> list[ReplacedCall]:
         parts = self.host.sublayers(block)
         if parts is None:
             return []
@@ -187,7 +187,7 @@ class Reduction(Attachment):
         return handles
 
     def _place_merging(self, block: nn.Module, index: int) -> list[ReplacedCall]:
-        inside = _Inside(self, index)
+        inside = Inside(self, index)
         return MergeInside(self.host.middle(block), inside.compare, inside.merge, inside.expand).place()
 
     def _see_entry(self, module: nn.Module, args: tuple) -> None:
@@ -452,71 +452,6 @@ class Reduction(Attachment):
         state = self._state()
         level = None if state is None else self._level(state, index)
         return None if level is None else level.context
-
-
-# Objects, not closures: they can be copied and pickled.
-
-
-@dataclass
-class _Replacement:
-    """Stands in for a call whose module needs no telling."""
-
-    method: Callable
-
-    def __call__(self, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
-        return self.method(forward, *args, **kwargs)
-
-
-class _Seat(ReplacedCall):
-    """Stands in for a block's call."""
-
-    def __init__(self, block: nn.Module, reduction: Reduction, index: int) -> None:
-        super().__init__(block, reduction.run_block)
-        self.index = index
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.removed:
-            return self.call_previous(*args, **kwargs)
-        return self.function(self.index, self.call_previous, *args, **kwargs)
-
-
-@dataclass
-class _Way:
-    """Stands in for a method of the backbone by which a forward pass may come."""
-
-    reduction: Reduction
-    name: str
-
-    def __call__(self, module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
-        return self.reduction.go(self.name, forward, *args, **kwargs)
-
-
-@dataclass
-class _Inside:
-    """What stands between a block's attention and its MLP."""
-
-    reduction: Reduction
-    index: int
-
-    def compare(self, keys: Tensor) -> None:
-        self.reduction.compare_inside(self.index, keys)
-
-    def merge(self, tokens: Tensor) -> Tensor:
-        return self.reduction.merge_inside(self.index, tokens)
-
-    def expand(self, tokens: Tensor) -> Tensor:
-        return self.reduction.expand_inside(self.index, tokens)
-
-
-@dataclass
-class _BlockContext:
-    """Tells a block's attention its context."""
-
-    reduction: Reduction
-    index: int
-
-    def __call__(self) -> AttentionContext | None:
-        return self.reduction.attention_context(self.index)
 
 
 @while_compiling
