@@ -21,7 +21,7 @@ PAGE = ROOT / 'docs/published_rows.md'
 MACS = ROOT / 'docs/figures/published_macs.json'
 CLAIM = re.compile(
     r'Published: (?P<host_macs>[\d.]+) to (?P<macs>[\d.]+) GMACs'
-    r'(?: of the backbone at (?P<height>\d+) x (?P<width>\d+))?[^,]*, '
+    r'(?:(?P<backbone> of the backbone)? at (?P<height>\d+) x (?P<width>\d+))?[^,]*, '
     r'(?P<host_value>[\d.]+) to (?P<value>[\d.]+) (?P<metric>[\w ]+)'
 )
 DATASETS = {'MSR-VTT 1k-A (9k)': 'msrvtt-9k', 'ActivityNet': 'activitynet', 'MSVD': 'msvd', 'LSMDC': 'lsmdc'}
@@ -71,10 +71,9 @@ REASONS = {
     ('ToMe', ''): 'another method, which the paper compares with',
     ('Hourglass', 'MaskDINO'): 'OpenMMLab has no MaskDINO',
     ('Hourglass', 'Mask2Former'): "mmdet's `mask2former_vis` takes the plugin on its Swin; no config is made yet",
-    ('Hourglass', 'OneFormer'): 'OpenMMLab has no OneFormer',
-    ('Hourglass', 'DPT'): 'OpenMMLab has no DPT for depth',
-    ('Hourglass', 'SWAG'): "goes on timm's ViT as a plugin (iters=5, temperature=1.0); no config of OpenMMLab",
-    ('Hourglass', 'SAM'): "goes on timm's SAM as a plugin; no config of OpenMMLab",
+    ('Hourglass', 'OneFormer'): '[in transformers](hugging_face_swin.md), as a plugin; OpenMMLab has no OneFormer',
+    ('Hourglass', 'SWAG'): "goes on [torchvision's ViT](torchvision.md) as a plugin; no config of OpenMMLab",
+    ('Hourglass', 'SAM'): 'goes on [SAM](segment_anything.md) as a plugin; no config of OpenMMLab',
     ('Hourglass', 'Video Swin'): 'no host: its windows reach over time',
 }
 DIFFERENCES = {
@@ -99,8 +98,14 @@ class Claim:
 
     def fits(self, row: dict[str, str]) -> bool:
         """Whether it is of this row of Expedit's tables."""
-        same = rounded(row['gflops_published'], self.figures['macs']) and rounded(row['value'], self.figures['value'])
+        same = rounded(published_gmacs(row), self.figures['macs']) and rounded(row['value'], self.figures['value'])
         return same and row['metric'] == self.figures['metric'] and row['method'] != 'none'
+
+
+def published_gmacs(row: dict[str, str]) -> str:
+    """Of a row of Expedit's tables, where an operation of depth's rows is half of a multiplication and addition."""
+    figure = row['gflops_published']
+    return str(float(figure) / 2) if figure and row['task'] == 'depth' else figure
 
 
 def rounded(published: str, stated: str) -> bool:
@@ -136,8 +141,9 @@ def first_fitting(table: dict[tuple[str, ...], str], *names: str) -> str:
     raise LookupError(f'nothing is written of {names}')
 
 
-def link(path: Path) -> str:
-    return f'[{path.stem}](../{path.relative_to(ROOT)})'
+def name_of(path: Path) -> str:
+    """By the name that every tool takes, `fewtokens::…`: the site has no configs to link to."""
+    return f'`{path.relative_to(ROOT / "configs")}`'
 
 
 def expedit_lines(macs: dict[str, list[float]]) -> Iterator[str]:
@@ -166,12 +172,12 @@ def expedit_row(row: dict[str, str], claim: Claim | None, counted: float | None)
     setting = row['setting'] or (f'after {row["after"]}, {row["grid"]}' if row['after'] else row['grid']) or '–'
     if claim:
         stem = claim.path.stem
-        there = link(claim.path) + (f'; {NOTES[stem]}' if stem in NOTES else '')
+        there = name_of(claim.path) + (f'; {NOTES[stem]}' if stem in NOTES else '')
     elif name == 'host':
         there = "the first row of a report on the host's other configs" if counted else '–'
     else:
         there, counted = first_fitting(REASONS, name, row['model']), None
-    figures = row['value'], row['gflops_published'] or '–', f'{counted:.1f}' if counted else '–'
+    figures = row['value'], published_gmacs(row) or '–', f'{counted:.1f}' if counted else '–'
     return f'| {" | ".join((name, setting, *figures, there))} |'
 
 
@@ -199,7 +205,7 @@ def centerclip_lines(macs: dict[str, list[float]]) -> Iterator[str]:
             host = row['method'] == 'none'
             setting = '–' if host else f'{row["after"]}, {row["segments"]} x {row["clusters"]}'
             published = [row[name] for name in ('t2v_r1', 'v2t_r1', 'ms_per_video', 'train_memory_gb')]
-            there = link(ROOT / f'configs/centerclip/{stem}.py')
+            there = name_of(ROOT / f'configs/centerclip/{stem}.py')
             cells = ['host' if host else row['method'], setting, *published, f'{macs[stem][0]:.1f}', there]
             yield f'| {" | ".join(cells)} |'
         yield ''
@@ -213,7 +219,8 @@ def make_page(macs: dict[str, list[float]]) -> str:
             'MACs are counted on the meta device (`tools/benchmark.py CONFIG --macs-only`): of the whole model on one',
             'crop, or of the backbone alone where that is what was published. The published figures of Swin count five',
             'operations for each element of a norm as well; ours count none. Departures that all rows share are in',
-            '[differences.md](differences.md).\n',
+            '[differences.md](differences.md). A config stands by what comes after `fewtokens::`, its name for every',
+            'tool.\n',
             '## Hourglass (Expedit)\n',
             *expedit_lines(macs),
             '## CenterCLIP\n',
@@ -243,13 +250,14 @@ def count_all() -> dict[str, list[float]]:
     for claim in claims():
         config = load_config(claim.path)
         (hook,) = (hook for hook in config.custom_hooks if hook['type'] == 'FewTokensHook')
-        if claim.figures['height']:
-            size = int(claim.figures['height']), int(claim.figures['width'])
+        height, width = claim.figures['height'], claim.figures['width']
+        size = (int(height), int(width)) if height else config.crop_size
+        if claim.figures['backbone']:
             with DefaultScope.overwrite_default_scope(config.default_scope):
                 model = MODELS.build(config.model.backbone).to('meta')
             model.eval()
         else:
-            size, model = config.crop_size, build_model(config, device='meta')
+            model = build_model(config, device='meta')
         image = torch.empty(1, 3, *size, device='meta')
         figures = [count_macs(model, image) / 1e9]
         with fewtokens.attach(model, build_reducer(hook['reducer'])):

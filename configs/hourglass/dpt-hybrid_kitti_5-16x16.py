@@ -1,4 +1,4 @@
-"""Published: 405.0 to 306.8 GMACs, RMSE 2.573 to 2.660 m."""
+"""Published: 405.0 to 306.8 GMACs at 352 x 1216, 2.573 to 2.660 RMSE."""
 
 _base_ = ['../_base_/dpt-hybrid_kitti.py']
 

@@ -1,4 +1,4 @@
-"""Published: 405.0 to 315.9 GMACs, RMSE 2.573 to 2.625 m."""
+"""Published: 405.0 to 315.9 GMACs at 352 x 1216, 2.573 to 2.625 RMSE."""
 
 _base_ = ['../_base_/dpt-hybrid_kitti.py']
 

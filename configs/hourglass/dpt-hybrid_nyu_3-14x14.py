@@ -1,4 +1,4 @@
-"""Published: 280.1 to 197.5 GMACs, RMSE 0.357 to 0.364 m."""
+"""Published: 280.1 to 197.5 GMACs at 480 x 640, 0.357 to 0.364 RMSE."""
 
 _base_ = ['../_base_/dpt-hybrid_nyu.py']
 

@@ -1,4 +1,4 @@
-"""Published: 280.1 to 219.6 GMACs, RMSE 0.357 to 0.362 m."""
+"""Published: 280.1 to 219.6 GMACs at 480 x 640, 0.357 to 0.362 RMSE."""
 
 _base_ = ['../_base_/dpt-hybrid_nyu.py']
 

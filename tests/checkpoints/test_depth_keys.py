@@ -159,7 +159,7 @@ def test_transformers_own_files_and_folders(tmp_path, capsys):
         load_weights(other, tmp_path / 'converted.pth')
         assert all(torch.equal(v, other.state_dict()[name]) for name, v in ours.state_dict().items())
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(ValueError, match="empty' is a folder without transformers' config.json"):
+    with pytest.raises(FileNotFoundError, match="empty', but a folder without transformers' config.json"):
         convert([str(tmp_path / 'empty'), str(tmp_path / 'other.pth')])
     assert convert_keys({'neck.fusion_stage.layers.0.projection.weight': torch.ones(1)}).keys() == {
         'network.neck.fusion_stage.layers.0.projection.weight'

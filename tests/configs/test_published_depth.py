@@ -51,7 +51,8 @@ def test_a_published_row(path, model):
     rows = published(dataset)
     # What is published is the index of the block after which tokens are clustered.
     (host, host_error), (expected, error) = rows['', ''], rows[str(reducer.after - 1), grid]
-    told = f'Published: {host:.1f} to {expected:.1f} GMACs, RMSE {float(host_error):.3f} to {float(error):.3f} m.'
+    errors = f'{float(host_error):.3f} to {float(error):.3f} RMSE.'
+    told = f'Published: {host:.1f} to {expected:.1f} GMACs at {size[0]} x {size[1]}, {errors}'
     assert told in path.read_text()
     assert config.model.network == load_config(CONFIGS[0]).model.network
     variants = [Variant(HOST, sdpa=False), Variant('plugin', reducer)]

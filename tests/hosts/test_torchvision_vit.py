@@ -215,7 +215,7 @@ def test_the_page_says_how_to_evaluate(monkeypatch, capsys):
     model = vit()
     monkeypatch.setattr(torchvision.models, 'vit_l_16', lambda weights: model)
     monkeypatch.setattr(torchvision.datasets, 'ImageNet', lambda *args, **options: data)
-    (code,) = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    (code,) = re.findall(r'```py\n(.*?)```', PAGE.read_text(), re.DOTALL)
     exec(code.replace('after=12, grid=23', 'after=2, grid=4'), {})
     with torch.no_grad(), fewtokens.attach(model, fewtokens.Hourglass(2, 4, iters=5, temperature=1.0)):
         right = (model(IMAGES).argmax(1) == torch.arange(2)).float().mean()

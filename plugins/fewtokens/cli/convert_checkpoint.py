@@ -82,7 +82,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_folder(path: Path) -> dict[str, Tensor]:
     """The weights of a folder of one of transformers' models of depth, under the names that it has today."""
     if not (path / 'config.json').is_file():
-        raise ValueError(f"{str(path)!r} is a folder without transformers' config.json: name the file of weights in it")
+        raise FileNotFoundError(
+            f"there is no checkpoint {str(path)!r}, but a folder without transformers' config.json: name a file in it"
+        )
     try:
         from transformers import AutoModelForDepthEstimation
     except ImportError as error:
