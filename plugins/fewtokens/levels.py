@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .hosts import AttentionContext, Layout
 from .ops.grid import Grid
-from .ops.labels import mean_by_label, take_by_label
+from .ops.labels import mean_by_label
 from .ops.precision import in_float32
 from .reducers import Reduced, Reducer
 
@@ -54,7 +54,7 @@ class Level:
     def restore_map(self, values: Tensor) -> Tensor:
         """A value for each reduced token, without prefix tokens, as one for each token of the image."""
         if self._copies:
-            return take_by_label(values, self._whole_labels())
+            return self.stage.restore(values, self._whole_labels())
         values = self.stage.restore(values, self.reduced.record)
         return values if self.outer is None else self.outer.restore_map(values)
 

@@ -279,7 +279,8 @@ def test_queries_join_whole_tokens(name, reducer, restored, monkeypatch):
     with fewtokens.attach(model, reducer) as attachment:
         restored.clear()
         output = model(IMAGES)
-        assert len(restored) == len(reducer.stages())
+        # Copies of copies are made in one step.
+        assert len(restored) == (1 if reducer.restores == 'copy' else len(reducer.stages()))
         torch.testing.assert_close(output.masks_queries_logits, masks)
         torch.testing.assert_close(output.class_queries_logits, classes)
         for one, other in zip(model(IMAGES, output_hidden_states=True).hidden_states[:6], states, strict=True):

@@ -38,7 +38,7 @@ class Reducer:
 
     restores: ClassVar[str] = 'state'
     """'state': restored tokens are made from reduced ones alone, of any width: a head may run on the reduced tokens.
-    'copy': as 'state', and each is a copy of the reduced one of its label.
+    'copy': as 'state', and each is a copy of the reduced one of its label; `record` is the labels.
     'update': restored tokens are old ones plus a change, so only the residual stream itself can be restored."""
     inside_blocks: ClassVar[bool] = False
     """Whether tokens are merged between a block's attention and its MLP, as means by label; `reduce` is told what
