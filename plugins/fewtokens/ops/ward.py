@@ -43,8 +43,7 @@ def merge_nearest(x: Tensor, n_groups: int, sizes: Tensor | None = None) -> tupl
 
 def _group(x: Tensor, n_groups: int, sizes: Tensor) -> Tensor:
     labels = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
-    while x.shape[1] > n_groups:
-        count = x.shape[1]
+    while (count := int(x.shape[1])) > n_groups:
         away = min(count - n_groups, -(-count // PART))
         joined = match_nearest(x, away, sizes)
         labels = joined.gather(1, labels)

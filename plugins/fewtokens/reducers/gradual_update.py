@@ -57,8 +57,9 @@ class GradualUpdate(Reducer):
         return max(1, round(self.keep * tokens))
 
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
-        few = self.left(tokens.shape[1])
-        if few >= tokens.shape[1]:
+        count = int(tokens.shape[1])  # of a tensor that is being traced it is a tensor
+        few = self.left(count)
+        if few >= count:
             return None
         means, labels, merged = merge_nearest(tokens, few, sizes)
         factors, spreads = lengthen_means(tokens, labels, means, merged, sizes)
