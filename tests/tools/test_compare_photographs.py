@@ -18,7 +18,7 @@ def test_a_report_with_ones_own_photographs_first(run, tmp_path):
     assert sorted(file.name for file in out.iterdir()) == ['real.json', 'real.png', 'report.html']
     figures = json.loads((out / 'real.json').read_text())
     full, reduced = figures['rows']
-    assert figures['environment']['photographs'] == 8 and figures['environment']['shape'] == [224, 224]
+    assert figures['environment']['pictures'] == 8 and figures['environment']['shape'] == [224, 224]
     assert full['metrics'] == {'cosine': 100, 'map difference': 0, 'map IoU': 100} and full['speedup'] == 1
     assert 50 < reduced['metrics']['cosine'] < 100 and reduced['name'] == plugin
     assert reduced['macs'] < 0.75 * full['macs'] and reduced['ms'] > 0
