@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+import transformers
+from sam_models import sam
 from videos import moving_frames, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +51,16 @@ def test_features_as_colours(run, picture, tmp_path, library):
     drawn = cv2.imread('features.png')
     # Beside the picture are two maps of equal colours for equal features.
     assert drawn.shape == (112, 336, 3) and abs(drawn[:, 112:224].astype(int) - drawn[:, 224:]).mean() < 40
+
+
+def test_a_mask(run, picture, tmp_path):
+    sizes = dict(size=dict(longest_edge=72), pad_size=dict(height=72, width=72))
+    sizes |= dict(mask_size=dict(longest_edge=36), mask_pad_size=dict(height=36, width=36))
+    sam().save_pretrained(tmp_path / 'model')
+    transformers.SamImageProcessor(**sizes).save_pretrained(tmp_path / 'model')
+    out = run('segment_anything.py', tmp_path / 'model', picture, '--after', 2, '--grid', 3)
+    assert 'passes with fewer tokens: 1' in out and 0 <= float(out.partition('of the masks ')[2].split()[0]) <= 1
+    assert cv2.imread('masks.png').shape == (300, 3 * 451, 3)
 
 
 def test_a_segmenter(run, picture):
