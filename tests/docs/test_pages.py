@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 import fewtokens_command
+from fewtokens.hosts import FAMILIES
+from fewtokens.openmmlab.registry import REDUCERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
@@ -27,6 +29,16 @@ def names(pages):
 WITH_CODE = [page for page in PAGES if blocks(page, 'python')]
 
 
+@pytest.fixture
+def forgotten(monkeypatch):
+    """What a page registers is not known to later tests."""
+    monkeypatch.setattr(REDUCERS, '_module_dict', dict(REDUCERS.module_dict))
+    families = list(FAMILIES)
+    yield
+    FAMILIES[:] = families
+
+
+@pytest.mark.usefixtures('forgotten')
 @pytest.mark.parametrize('page', WITH_CODE, ids=names(WITH_CODE))
 def test_python_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
