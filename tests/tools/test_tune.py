@@ -82,7 +82,7 @@ def test_a_model_of_timm_at_another_size(run, clock, folder, tmp_path):
     assert result.returncode == 0 and '1 unreadable pictures left out: broken.png' in result.out, result.err
     figures = json.loads((tmp_path / 'out/tune.json').read_text())
     assert figures['chosen']['cosine']['low'] >= 0.9 and figures['environment']['shape'] == [96, 128]
-    assert 'fewtokens.attach(model, fewtokens.SharedUpdate(' in result.out
+    assert 'fewtokens.attach(model, fewtokens.GradualUpdate(' in result.out
     assert 'custom_hooks' not in result.out and 'use_sdpa' not in result.out
 
 
