@@ -321,4 +321,4 @@ def test_benchmark_video(run, fails, tmp_path):
     assert rows[0]['training_peak_mib'] > rows[2]['training_peak_mib']
     fails('benchmark_video.py', '--clip', 'ViT-Z', message="open_clip has no model 'ViT-Z'")
     fails('benchmark_video.py', '--clip', str(tmp_path / 'no.json'), message='there is no model config')
-    fails('benchmark.py', demo / 'clip_clips.py', message='tools/benchmark_video.py measures those')
+    fails('benchmark.py', demo / 'clip_clips.py', message='benchmark-video measures those')
