@@ -16,7 +16,6 @@ from .hosts import (
     Host,
     Layout,
     Members,
-    MergeInside,
     ReplacedCall,
     Spread,
     SpreadActivation,
@@ -129,11 +128,9 @@ class Reduction(Attachment):
         for after in self._stages:
             if after >= depth:
                 raise ValueError(f'after={after} must be between 0 and {depth - 1}: there are {depth} blocks')
-            end = host.region_end(after)
-            if self._end_of(after) > end:
-                raise ValueError(
-                    f'until={self._end_of(after)} must be at most {end}, where those reduced after {after} end'
-                )
+            until, end = self._end_of(after), host.region_end(after)
+            if until > end:
+                raise ValueError(f'until={until} must be at most {end}, where tokens reduced after {after} end')
         if host.taps == ():
             raise ValueError(f'no output of {host.path or "the model"} comes from its blocks: nothing would be gained')
         if host.relative_positions:
@@ -145,7 +142,6 @@ class Reduction(Attachment):
             for stage in self._stages.values():
                 if any(few > many for few, many in zip(stage.grid, host.nominal_grid)):
                     raise ValueError(f'grid={stage.grid} must be at most {host.nominal_grid}, {host.grid_is}')
-
         if any(host.middle(host.blocks[index]) is None for index in self._inside):
             raise ValueError(
                 f'{type(self.reducer).__name__} merges between attention and MLP, whose places in the blocks of '
@@ -164,8 +160,8 @@ class Reduction(Attachment):
             if any(index in region for region in regions):
                 handles.append(Seat(block, self, index))
                 handles += host.place_attention(block, BlockContext(self, index))
-                if self.reducer.inside_blocks and index in self._stages:
-                    handles += self._place_merging(block, index)
+                if index in self._inside:
+                    handles += Inside(self, index, host.middle(block)).place()
                 if any(stage.spread for stage in self._stages.values()):
                     handles += self._place_spread(block, BlockContext(self, index))
         if self._norms:
@@ -185,10 +181,6 @@ class Reduction(Attachment):
             replacement = SpreadActivation(context, parts.linear, parts.mlp_norm)
             handles.append(ReplacedCall(parts.activation, replacement))
         return handles
-
-    def _place_merging(self, block: nn.Module, index: int) -> list[ReplacedCall]:
-        inside = Inside(self, index)
-        return MergeInside(self.host.middle(block), inside.compare, inside.merge, inside.expand).place()
 
     def _see_entry(self, module: nn.Module, args: tuple) -> None:
         refuse_replica(module)

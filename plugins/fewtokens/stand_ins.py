@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from .hosts import AttentionContext, ReplacedCall
+from .hosts import AttentionContext, Middle, ReplacedCall
 
 if TYPE_CHECKING:
     from .reduction import Reduction
@@ -48,19 +48,34 @@ class Way:
 
 @dataclass
 class Inside:
-    """What stands between a block's attention and its MLP."""
+    """Stands in for the calls of a block's parts: its MLP works on merged tokens, and returns them for all.
+
+    What the MLP adds to all tokens of a group is the same, and to their mean too: so the block's output is merged after
+    it, and nothing between is lost.
+    """
 
     reduction: 'Reduction'
     index: int
+    parts: Middle
 
-    def compare(self, keys: Tensor) -> None:
-        self.reduction.compare_inside(self.index, keys)
+    def place(self) -> list[ReplacedCall]:
+        parts = self.parts
+        return [
+            ReplacedCall(parts.norm, self._norm),
+            ReplacedCall(parts.mlp_norm, self._mlp_norm),
+            ReplacedCall(parts.mlp, self._mlp),
+        ]
 
-    def merge(self, tokens: Tensor) -> Tensor:
-        return self.reduction.merge_inside(self.index, tokens)
+    def _norm(self, module: nn.Module, forward: Callable, tokens: Tensor) -> Tensor:
+        normed = forward(tokens)
+        self.reduction.compare_inside(self.index, self.parts.mean_keys(normed))
+        return normed
 
-    def expand(self, tokens: Tensor) -> Tensor:
-        return self.reduction.expand_inside(self.index, tokens)
+    def _mlp_norm(self, module: nn.Module, forward: Callable, tokens: Tensor) -> Tensor:
+        return forward(self.reduction.merge_inside(self.index, tokens))
+
+    def _mlp(self, module: nn.Module, forward: Callable, tokens: Tensor) -> Tensor:
+        return self.reduction.expand_inside(self.index, forward(tokens))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from .attention import AttentionContext, Context
 from .base import FAMILIES, Head, Host, find_host, find_hosts, register_host
 from .layout import Layout, WholeGrid, Windows
 from .members import Members
-from .middle import MergeInside, Middle
+from .middle import Middle
 from .replaced import ReplacedCall
 from .spread import Spread, SpreadActivation, SpreadNorm, Sublayers, sublayers
 
@@ -22,7 +22,6 @@ __all__ = [
     'Host',
     'Layout',
     'Members',
-    'MergeInside',
     'Middle',
     'ReplacedCall',
     'Spread',

@@ -1,12 +1,9 @@
 """The place between a block's attention and its MLP, where tokens can be merged without touching the block's code."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from .replaced import ReplacedCall
 
 
 @dataclass(frozen=True)
@@ -40,42 +37,3 @@ class Middle:
         *modules, name = path.split('.')
         value = getattr(self.attention.get_submodule('.'.join(modules)), name)
         return None if value is None else value.chunk(3)[1].unflatten(0, (self.attention.num_heads, -1)).mean(dim=0)
-
-
-@dataclass
-class MergeInside:
-    """Stands in for the calls of a block's parts: its MLP works on merged tokens, and returns them for all.
-
-    What the MLP adds to all tokens of a group is the same, and to their mean too: so the block's output is merged after
-    it, and nothing between is lost.
-
-    Attributes:
-        parts: of the block.
-        compare: told of the mean keys of the block's tokens, before attention.
-        merge: the block's tokens between attention and MLP -> fewer.
-        expand: the MLP's output for those -> for all.
-    """
-
-    parts: Middle
-    compare: Callable[[Tensor], None]
-    merge: Callable[[Tensor], Tensor]
-    expand: Callable[[Tensor], Tensor]
-
-    def place(self) -> list[ReplacedCall]:
-        parts = self.parts
-        return [
-            ReplacedCall(parts.norm, self._norm),
-            ReplacedCall(parts.mlp_norm, self._mlp_norm),
-            ReplacedCall(parts.mlp, self._mlp),
-        ]
-
-    def _norm(self, module: nn.Module, forward: Callable, tokens: Tensor) -> Tensor:
-        normed = forward(tokens)
-        self.compare(self.parts.mean_keys(normed))
-        return normed
-
-    def _mlp_norm(self, module: nn.Module, forward: Callable, tokens: Tensor) -> Tensor:
-        return forward(self.merge(tokens))
-
-    def _mlp(self, module: nn.Module, forward: Callable, tokens: Tensor) -> Tensor:
-        return self.expand(forward(tokens))
