@@ -66,8 +66,16 @@ def merge_lengthened(
 
         return kernels.merge_lengthened(x, grid, clusters, iters, window, sizes)
     means, labels, merged = _merge(x, grid, clusters, iters, window, sizes)
+    means, spreads = lengthened(x, labels, means, merged, sizes)
+    return means, labels, merged, spreads
+
+
+def lengthened(
+    x: Tensor, labels: Tensor, means: Tensor, merged: Tensor, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Means multiplied by the factors of `lengthen_means`, and its spreads."""
     factors, spreads = lengthen_means(x, labels, means, merged, sizes)
-    return means * factors.to(means.dtype), labels, merged, spreads
+    return means * factors.to(means.dtype), spreads
 
 
 @torch.no_grad()

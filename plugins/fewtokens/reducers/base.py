@@ -100,6 +100,25 @@ def check_after(after: int) -> None:
         raise ValueError(f'after={after!r} must be a number of blocks, 0 or more')
 
 
+def as_places(after: int | Sequence[int]) -> int | tuple[int, ...]:
+    """A number of blocks, or increasing ones as a tuple. Raises a ValueError for what is neither."""
+    if not isinstance(after, Sequence):
+        check_after(after)
+        return after
+    places = tuple(after)
+    check_increasing(places)
+    if not places:
+        raise ValueError('after=() names no block')
+    for place in places:
+        check_after(place)
+    return places
+
+
+def check_increasing(after: Sequence[int]) -> None:
+    if any(first >= second for first, second in zip(after, after[1:])):
+        raise ValueError(f'after={after} must increase')
+
+
 def check_until(until: str | int, after: int | Sequence[int], choices: tuple[str, ...]) -> None:
     """Where tokens become whole again: one of the words, or the number of blocks before it."""
     last = after if isinstance(after, int) else max(after)

@@ -5,8 +5,7 @@ from torch import Tensor
 
 from ..ops.labels import take_by_label
 from ..ops.matching import merge_pairs
-from .base import Grid, Reduced, Reducer, check_after, check_at_least, check_until
-from .shared_update import check_increasing
+from .base import Grid, Reduced, Reducer, as_places, check_at_least, check_until
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,7 @@ class BipartiteMerge(Reducer):
 
     def __post_init__(self) -> None:
         check_at_least(1, tokens=self.tokens)
-        if not isinstance(self.after, int):
-            object.__setattr__(self, 'after', tuple(self.after))
-            check_increasing(self.after)
-            if not self.after:
-                raise ValueError('after=() names no block')
-        for after in (self.after,) if isinstance(self.after, int) else self.after:
-            check_after(after)
+        object.__setattr__(self, 'after', as_places(self.after))
         check_until(self.until, self.after, ('auto', 'head', 'backbone'))
 
     def stages(self) -> tuple['BipartiteMerge', ...]:

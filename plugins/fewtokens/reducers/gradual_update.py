@@ -1,13 +1,12 @@
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
-from ..ops.shared_update import lengthen_means, restore_updated
+from ..ops.shared_update import lengthened
 from ..ops.ward import merge_nearest
-from .base import Grid, Reduced, Reducer, check_after, check_until
-from .shared_update import Update, check_increasing
+from .base import Grid, Reduced, Reducer, as_places, check_until
+from .shared_update import Update
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,7 @@ class GradualUpdate(Reducer):
     until: str | int = 'backbone'
 
     def __post_init__(self) -> None:
-        if isinstance(self.after, Sequence):
-            object.__setattr__(self, 'after', tuple(self.after))
-            check_increasing(self.after)
-            if not self.after:
-                raise ValueError('after=() names no block')
-        for after in self.after if isinstance(self.after, tuple) else (self.after,):
-            check_after(after)
+        object.__setattr__(self, 'after', as_places(self.after))
         check_until(self.until, self.after, ('backbone',))
         if not isinstance(self.keep, (int, float)) or not 0 < self.keep < 1:
             raise ValueError(f'keep={self.keep!r} must be a share of the tokens between 0 and 1, such as 0.25')
@@ -62,10 +55,9 @@ class GradualUpdate(Reducer):
         if few >= count:
             return None
         means, labels, merged = merge_nearest(tokens, few, sizes)
-        factors, spreads = lengthen_means(tokens, labels, means, merged, sizes)
-        centers = means * factors.to(means.dtype)
+        centers, spreads = lengthened(tokens, labels, means, merged, sizes)
         record = Update(tokens, centers, labels)
         return Reduced(centers, labels, record, None, merged, spreads if self.spread else None)
 
     def restore(self, tokens: Tensor, record: Update) -> Tensor:
-        return restore_updated(record.before, tokens, record.centers, record.labels)
+        return record.restore(tokens)

@@ -5,7 +5,18 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..ops.shared_update import merge_lengthened, restore_updated
-from .base import Grid, Reduced, Reducer, as_grid, check_after, check_at_least, check_until, fits, reduces
+from .base import (
+    Grid,
+    Reduced,
+    Reducer,
+    as_grid,
+    check_after,
+    check_at_least,
+    check_increasing,
+    check_until,
+    fits,
+    reduces,
+)
 
 
 @dataclass(frozen=True)
@@ -15,6 +26,10 @@ class Update:
     before: Tensor
     centers: Tensor
     labels: Tensor
+
+    def restore(self, tokens: Tensor) -> Tensor:
+        """The tokens as they were, with the change of their centers to these [B, M, C]."""
+        return restore_updated(self.before, tokens, self.centers, self.labels)
 
 
 @dataclass(frozen=True)
@@ -81,9 +96,4 @@ class SharedUpdate(Reducer):
         return Reduced(centers, labels, record, self.grid, merged, spreads if self.spread else None)
 
     def restore(self, tokens: Tensor, record: Update) -> Tensor:
-        return restore_updated(record.before, tokens, record.centers, record.labels)
-
-
-def check_increasing(after: Sequence[int]) -> None:
-    if any(first >= second for first, second in zip(after, after[1:])):
-        raise ValueError(f'after={after} must increase')
+        return record.restore(tokens)
