@@ -6,7 +6,6 @@ Needs no labels: everything is compared with the full model's. `tune.py` finds s
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..attach import only_host
 from ..measure.features import agreement, look
@@ -45,38 +44,32 @@ def main() -> None:
     if not args.plugin:
         raise ValueError('name what to compare: --plugin "SharedUpdate(after=3, grid=24)"; tune.py finds what fits')
     variants = [Variant(FUSED), *(Variant(text, parse_plugin(text)) for text in args.plugin)]
-    if args.threads:
-        torch.set_num_threads(args.threads)
     source = open_source(args)
-    dtype, out = getattr(torch, args.dtype), args.out or source.work_dir
-    model, pictures = source.model.to(dtype), [picture.to(dtype) for picture in source.pictures]
+    model, pictures, out = source.model, source.pictures, args.out or source.work_dir
     # First, for it finds out whether the plugins fit.
     rows = benchmark_rows(model, variants, pictures[0], args.rounds, warmup=1)
     for row in rows:
         if row.failure:
             raise ValueError(f'{row.name} cannot run in {args.dtype}: {row.failure}')
-    cosines, by_block, drawn = compare(source, model, variants, pictures)
+    cosines, by_block, drawn = compare(source, variants)
     metrics = [{COSINE: float(100 * of.mean()), WORST: float(100 * of.min())} for of in cosines.T]
     reported = with_metrics(rows, metrics)
-    settings = dict(config=args.config, weights=args.checkpoint or 'pretrained', timed=source.timed)
+    settings = source.settings(args)
     environment = environment_of(pictures[0], **settings, pictures=len(pictures), rounds=args.rounds)
     story = tell(args.config, environment, {'features by block': as_png(plot_by_block(rows, by_block), dpi=140)})
     write_features(out, 'features', reported, drawn, environment, story)
     print(format_table(reported))
-    if source.unreadable:
-        print(f'{len(source.unreadable)} unreadable pictures left out: {", ".join(map(shown, source.unreadable))}')
+    source.tell_unreadable()
     print(f'report: {shown(out / "report.html")}')
 
 
-def compare(
-    source: Source, model: torch.nn.Module, variants: list[Variant], pictures: list[torch.Tensor]
-) -> tuple[np.ndarray, np.ndarray, list[Shown]]:
+def compare(source: Source, variants: list[Variant]) -> tuple[np.ndarray, np.ndarray, list[Shown]]:
     """Cosines [pictures, variants], their means after each block [variants, blocks], and drawings of the first."""
-    host = only_host(model)
+    host, pictures = only_host(source.model), source.pictures
     cosines, by_block, drawn = [], [], []
     with progress_bar(len(pictures)) as bar:
         for number, picture in enumerate(pictures):
-            seen = [look(host, model, variant, picture, source.look) for variant in variants]
+            seen = [look(host, source.model, variant, picture, source.look) for variant in variants]
             found = [agreement(seen[0], each) for each in seen]
             cosines.append([cosine for cosine, _ in found])
             by_block.append([blocks for _, blocks in found])

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,17 @@ class Source:
     of_config: bool = False
     unreadable: list[str] = field(default_factory=list)
 
+    def settings(self, args: argparse.Namespace) -> dict[str, Any]:
+        """What results say of it."""
+        return dict(config=args.config, weights=args.checkpoint or 'pretrained', timed=self.timed)
+
+    def tell_unreadable(self) -> None:
+        if self.unreadable:
+            print(f'{len(self.unreadable)} unreadable pictures left out: {", ".join(map(shown, self.unreadable))}')
+
 
 def open_source(args: argparse.Namespace) -> Source:
-    """The model that the options name, and the folder's pictures.
+    """The model that the options name, and the folder's pictures, of the type and with the threads asked for.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: what is missing or wrong, and what would fit.
@@ -79,7 +87,11 @@ def open_source(args: argparse.Namespace) -> Source:
     chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(args.pictures, len(files))).round().astype(int)]
     package, separator, name = args.config.partition('::')
     make = SOURCES.get(package) if separator else None
-    return from_config(args, chosen) if make is None else make(args, name, chosen)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    source = from_config(args, chosen) if make is None else make(args, name, chosen)
+    dtype = getattr(torch, args.dtype)
+    return replace(source, model=source.model.to(dtype), pictures=[picture.to(dtype) for picture in source.pictures])
 
 
 def from_config(args: argparse.Namespace, files: list[Path]) -> Source:
@@ -130,23 +142,7 @@ def from_timm(args: argparse.Namespace, name: str, files: list[Path]) -> Source:
     model = _make_timm(timm, name, args.checkpoint, _timm_options(timm, name, args))
     data = timm.data.resolve_model_data_config(model)
     shape = tuple(args.shape or data['input_size'][1:])
-    pictures, unreadable = _read(files, shape, data['mean'], data['std'], args.skip_unreadable)
-    try:
-        with torch.no_grad():
-            model.eval()(next(iter(pictures.values())))
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).partition('\n')[0]
-        raise ValueError(f'{name} takes no pictures of {shape[0]} x {shape[1]}: {reason}') from error
-    return Source(
-        model=model.to(args.device),
-        pictures=[picture.to(args.device) for picture in pictures.values()],
-        names=list(pictures),
-        mean=np.array(data['mean'], np.float32),
-        std=np.array(data['std'], np.float32),
-        timed=f'a picture of {shape[0]} x {shape[1]}',
-        work_dir=Path(args.work_dir or Path('work_dirs') / name),
-        unreadable=unreadable,
-    )
+    return _with_pictures(args, name, model.eval(), files, shape, data['mean'], data['std'])
 
 
 def from_transformers(args: argparse.Namespace, name: str, files: list[Path]) -> Source:
@@ -166,26 +162,10 @@ def from_transformers(args: argparse.Namespace, name: str, files: list[Path]) ->
     model = getattr(model, 'vision_model', model)
     mean, std = _normalization(transformers, name)
     shape = tuple(args.shape or _pair(getattr(model.config, 'image_size', 224)))
-    pictures, unreadable = _read(files, shape, mean, std, args.skip_unreadable)
     if 'interpolate_pos_encoding' in inspect.signature(model.forward).parameters:
         # Asked for at every call: else only pictures of the one size are taken.
         ReplacedCall(model, _interpolating)
-    try:
-        with torch.no_grad():
-            model(next(iter(pictures.values())))
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).partition('\n')[0]
-        raise ValueError(f'{name} takes no pictures of {shape[0]} x {shape[1]}: {reason}') from error
-    return Source(
-        model=model.to(args.device),
-        pictures=[picture.to(args.device) for picture in pictures.values()],
-        names=list(pictures),
-        mean=np.array(mean, np.float32),
-        std=np.array(std, np.float32),
-        timed=f'a picture of {shape[0]} x {shape[1]}',
-        work_dir=Path(args.work_dir or Path('work_dirs') / Path(name).name),
-        unreadable=unreadable,
-    )
+    return _with_pictures(args, name, model, files, shape, mean, std)
 
 
 def _interpolating(module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -233,6 +213,35 @@ def _make_timm(timm: Any, name: str, checkpoint: str | None, options: dict[str, 
         check_weights(model, state, checkpoint)
         model.load_state_dict(state, strict=False)
     return model
+
+
+def _with_pictures(
+    args: argparse.Namespace,
+    name: str,
+    model: nn.Module,
+    files: list[Path],
+    shape: tuple[int, int],
+    mean: Any,
+    std: Any,
+) -> Source:
+    """Of a model that takes pictures of one shape, which it is tried on first."""
+    pictures, unreadable = _read(files, shape, mean, std, args.skip_unreadable)
+    try:
+        with torch.no_grad():
+            model(next(iter(pictures.values())))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        reason = str(error).partition('\n')[0]
+        raise ValueError(f'{name} takes no pictures of {shape[0]} x {shape[1]}: {reason}') from error
+    return Source(
+        model=model.to(args.device),
+        pictures=[picture.to(args.device) for picture in pictures.values()],
+        names=list(pictures),
+        mean=np.array(mean, np.float32),
+        std=np.array(std, np.float32),
+        timed=f'a picture of {shape[0]} x {shape[1]}',
+        work_dir=Path(args.work_dir or Path('work_dirs') / Path(name).name),
+        unreadable=unreadable,
+    )
 
 
 def _read(

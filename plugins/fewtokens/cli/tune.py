@@ -5,8 +5,6 @@ Needs pictures, and no labels: outputs are compared with the full model's.
 
 from pathlib import Path
 
-import torch
-
 from ..measure.files import shown
 from ..measure.target import Target
 from ..measure.tune import Tuned, tune
@@ -27,20 +25,16 @@ def main() -> None:
     add_machine_options(parser)
     args = parser.parse_args()
     target = Target.parse(args.target)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     found = open_source(args)
-    dtype, out = getattr(torch, args.dtype), args.out or found.work_dir
-    model, pictures = found.model.to(dtype), [picture.to(dtype) for picture in found.pictures]
+    model, pictures, out = found.model, found.pictures, args.out or found.work_dir
     kept = out / 'tune.jsonl'
     tuned = tune(model, pictures, target, look=found.look, batch=args.batch, kept=kept)
     lines = plugin_lines(found, tuned)
-    settings = dict(config=args.config, weights=args.checkpoint or 'pretrained', timed=found.timed)
-    described = environment_of(pictures[0].expand(args.batch, -1, -1, -1), **settings, left_out=len(found.unreadable))
+    timed = pictures[0].expand(args.batch, -1, -1, -1)
+    described = environment_of(timed, **found.settings(args), left_out=len(found.unreadable))
     params = sum(parameter.numel() for parameter in model.parameters())
     print(write_tuned(out, tuned, lines, described, params))
-    if found.unreadable:
-        print(f'{len(found.unreadable)} unreadable pictures left out: {", ".join(map(shown, found.unreadable))}')
+    found.tell_unreadable()
     print(f'figures: {shown(out / "tune.json")}, frontier: {shown(out / "tune.png")}')
 
 
