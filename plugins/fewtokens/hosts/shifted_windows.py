@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops.tables import kept
-from .attention import biased_attention
+from .attention import Context, biased_attention
 from .base import Host
 from .layout import Grid, Windows
 from .relative_positions import table_bias
@@ -156,3 +156,21 @@ def _shift_mask(window: Grid, shifts: Grid, last_row: bool, last_column: bool, m
     ]
     part = (2 * wrapped[0][:, None] + wrapped[1].int()).flatten()
     return torch.where(part[:, None] == part, 0.0, float(masked))
+
+
+@dataclass
+class ReducedMapAttention:
+    """Stands in for what attends in a block over maps [B, H, W, C]: in windows of fewer tokens.
+
+    Attributes:
+        attend: a library's own, called with the module, its tokens, their layout and a bias on the logits of keys.
+    """
+
+    context: Context
+    attend: Callable[[nn.Module, Tensor, Windows, Tensor | None], Tensor]
+
+    def __call__(self, module: nn.Module, previous: Callable, x: Tensor) -> Tensor:
+        context = self.context()
+        if context is None:
+            return previous(x)
+        return self.attend(module, x, context.layout, context.key_bias(x))

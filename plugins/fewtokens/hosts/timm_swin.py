@@ -1,7 +1,6 @@
 """timm's SwinTransformer v1 and v2: tokens [B, H, W, C], reduced within windows until the end of a stage."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Optional
 
@@ -14,6 +13,7 @@ from .base import Handle, class_names, register_host
 from .layout import Grid, Layout, Windows
 from .replaced import ReplacedCall
 from .shifted_windows import (
+    ReducedMapAttention,
     SwinHost,
     WindowWeights,
     attend_in_windows,
@@ -76,7 +76,7 @@ class TimmSwin(SwinHost):
         return mlp_sublayers(block) if f'{V1}Block' in class_names(block) else None
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
-        return [ReplacedCall(block, ReducedAttention(context), name='_attn')]
+        return [ReplacedCall(block, ReducedMapAttention(context, attend), name='_attn')]
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
@@ -84,19 +84,6 @@ def _parts(module: nn.Module) -> list[nn.Module]:
     if {V1, V2} & class_names(module):
         return list(module.layers)
     return list(module.children()) if hasattr(module, 'patch_embed') else []
-
-
-@dataclass
-class ReducedAttention:
-    """Stands in for the part of a block that attends: in windows of fewer tokens."""
-
-    context: Context
-
-    def __call__(self, module: nn.Module, previous: Callable, x: Tensor) -> Tensor:
-        context = self.context()
-        if context is None:
-            return previous(x)
-        return attend(module, x, context.layout, context.key_bias(x))
 
 
 def fused_attention(module: nn.Module, previous: Callable, x: Tensor) -> Tensor:

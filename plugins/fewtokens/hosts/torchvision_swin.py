@@ -1,7 +1,6 @@
 """torchvision's SwinTransformer v1 and v2: tokens [B, H, W, C], reduced within windows until the end of a stage."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
@@ -13,6 +12,7 @@ from .base import Handle, class_names, register_host
 from .layout import Grid, Layout, Windows
 from .replaced import ReplacedCall
 from .shifted_windows import (
+    ReducedMapAttention,
     SwinHost,
     WindowWeights,
     attend,
@@ -76,20 +76,7 @@ class TorchvisionSwin(SwinHost):
         return sublayers(block.norm1, block.norm2, block.mlp[0], block.mlp[1])
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
-        return [ReplacedCall(block.attn, ReducedAttention(context))]
-
-
-@dataclass
-class ReducedAttention:
-    """Attention within windows of fewer tokens, with a shift, a mask and positions that fit them."""
-
-    context: Context
-
-    def __call__(self, module: nn.Module, previous: Callable, x: Tensor) -> Tensor:
-        context = self.context()
-        if context is None:
-            return previous(x)
-        return attend_in_image(module, x, context.layout, context.key_bias(x))
+        return [ReplacedCall(block.attn, ReducedMapAttention(context, attend_in_image))]
 
 
 def fused_attention(module: nn.Module, previous: Callable, x: Tensor) -> Tensor:
