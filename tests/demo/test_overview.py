@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from demo.draw_overview import main, plot_overview
-from demo.real.page import SIDE, Shown
 from fewtokens.measure.rows import Row
+from fewtokens.report.features import Shown
 
 
 def test_a_line_has_the_photograph_and_what_all_and_fewer_tokens_see():
-    flat = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in range(6)]
+    flat = [np.full((8, 12, 3), value, np.uint8) for value in range(6)]
     drawn = [Shown(name, [tuple(flat[:3]), tuple(flat[3:])], [100.0, 97.21]) for name in ('a', 'b')]
     figure = plot_overview(drawn, Row(name='AvgPool(1, 2)', kind='AvgPool', params=1, speedup=1.84))
     assert 'AvgPool(1, 2) is 1.8x as fast' in figure.get_suptitle()
