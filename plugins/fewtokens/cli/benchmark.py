@@ -13,15 +13,20 @@ from .config import choose_reducers, host_config
 from .options import add_plugin_options, add_timing_options, at_least, make_parser
 
 
+WHOLE, BACKBONE = 'the whole model', 'the backbone alone'
+"""What MACs can be of."""
+
+
 def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> tuple[list[Row], str]:
     """Rows, and what they are of: the backbone alone where the rest computes as much as it finds in an image."""
     try:
         # MACs are the same in any dtype; not every host can run in all of them.
-        return count_rows(model, variants, inputs.float()), 'the whole model'
+        return count_rows(model, variants, inputs.float()), WHOLE
     except (NotImplementedError, RuntimeError) as error:
         reason = str(error).partition('\n')[0]
-        if 'meta' in reason and hasattr(model, 'backbone'):
-            return count_on_meta(model.backbone, variants, inputs)[0], 'the backbone alone'
+        backbone = getattr(getattr(model, 'detector', model), 'backbone', None)
+        if 'meta' in reason and backbone is not None:
+            return count_on_meta(backbone, variants, inputs)[0], BACKBONE
         size = f'{inputs.shape[-2]} x {inputs.shape[-1]}'
         raise ValueError(f'{type(model).__name__} cannot run on inputs of {size}: {reason}') from error
 
@@ -48,13 +53,13 @@ def main() -> None:
     if args.macs_only:
         rows, counted = count_on_meta(model, variants, inputs)
     else:
-        counted = 'the whole model'
+        counted = WHOLE
         rows = benchmark_rows(model.to(dtype), variants, inputs.normal_(), args.rounds, args.warmup)
     weights = args.checkpoint or 'random'
     print(
         f'{shown(args.config)}, {args.batch} x 3 x {args.shape[0]} x {args.shape[1]}, {args.dtype}, weights: {weights}'
     )
-    if counted != 'the whole model':
+    if counted == BACKBONE:
         print(f'of {counted}: the rest computes as much as it finds in an image, which --macs-only does not have')
     print(format_table(rows))
     if args.json:

@@ -108,7 +108,7 @@ def _draw_predictions(config: Config, folder: Path) -> None:
         return
     if scope == 'mmdet':
         if 'track_head' in config.model:
-            raise ValueError("--show-dir: mmdet's TrackLocalVisualizer cannot draw what a video's truth is; use --out")
+            raise ValueError("--show-dir: mmdet's TrackLocalVisualizer cannot draw videos with their truth; use --out")
         dataset = config.test_dataloader.dataset
         dataset.metainfo = with_colour_tuples(dataset.get('metainfo') or {})
         drawing = {'type': 'DetVisualizationHook', **hooks.get('visualization', {}), 'test_out_dir': str(folder)}
