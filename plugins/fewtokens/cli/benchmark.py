@@ -12,7 +12,6 @@ from ..report.table import format_table
 from .config import choose_reducers, host_config
 from .options import add_plugin_options, add_timing_options, at_least, make_parser
 
-
 WHOLE, BACKBONE = 'the whole model', 'the backbone alone'
 """What MACs can be of."""
 
