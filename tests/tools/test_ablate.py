@@ -6,12 +6,15 @@ from pathlib import Path
 import cv2
 
 from demo.ablate import as_markdown, ask
+from demo.real.photographs import bundled_photographs
 from fewtokens.openmmlab.registry import parse_plugin
 
 DOCS = Path(__file__).parents[2] / 'docs'
 
 
-def test_answers_go_on_where_they_were_interrupted(run, tmp_path):
+def test_answers_go_on_where_they_were_interrupted(run, tmp_path, monkeypatch):
+    few = dict(list(bundled_photographs(224).items())[:2])
+    monkeypatch.setattr('demo.ablate.bundled_photographs', lambda size: few)
     args = ['--size', 224, '--scenes', 2, '--question', 'or their squares', '--out', tmp_path]
     first = run('ablate.py', *args)
     assert first.returncode == 0 and 'evaluating Hourglass' in first.err, first.err
@@ -25,9 +28,8 @@ def test_answers_go_on_where_they_were_interrupted(run, tmp_path):
     page = (tmp_path / 'report.html').read_text()
     assert page.count('<img') == 2 and page.count('<table') == 2
     again = run('ablate.py', *args)
-    assert (
-        'evaluated in an earlier run' in again.err and json.loads((tmp_path / 'ablations.json').read_text()) == content
-    )
+    assert 'evaluated in an earlier run' in again.err
+    assert json.loads((tmp_path / 'ablations.json').read_text())['models'] == content['models']
 
 
 def test_a_question_that_nobody_asks(fails, tmp_path):
