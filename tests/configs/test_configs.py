@@ -155,7 +155,7 @@ def test_videos_are_built_and_tested_as_published(year, short, first, rounds):
     _, resize, _ = config.test_dataloader.dataset.pipeline[0].transforms
     assert resize == dict(type='Resize', scale=(1333, short), keep_ratio=True)
     model = build_model(config, device='meta')
-    assert model.track_head.num_queries == 200 and model.backbone.embed_dims == 192
+    assert (model.track_head.num_queries, model.backbone.num_features) == (200, [192, 384, 768, 1536])
     assert plugin_of(config).iters == rounds and config.test_evaluator.format_only
 
 
