@@ -6,6 +6,7 @@ Rules for `checkpoint_keys`: layouts, key names, what is left out, and what has 
 import math
 import re
 
+import torch
 from torch import Tensor
 
 from ..ops.relative_positions import relative_offsets
@@ -110,11 +111,13 @@ RULES = {
 
 
 def adapt_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What names alone don't do: the order of merged patches, positions within windows, the order of classes."""
+    """What names alone don't do: orders of merged patches and of classes, positions within windows, DINO's waves."""
     result = {}
     for key, value in weights.items():
         if '.downsample.' in key:
             value = _reorder_merged_patches(value)
+        elif key == 'decoder.ref_point_head.layers.0.weight' and value.shape[1] == 2 * len(value):
+            value = _spread_waves(value)
         result[key] = value
         if key.endswith('relative_position_bias_table'):
             side = (math.isqrt(len(value)) + 1) // 2
@@ -132,3 +135,9 @@ def _reorder_merged_patches(weight: Tensor) -> Tensor:
     Swin goes through the 2 x 2 patches column by column; the unfolding in mmdet and mmseg row by row.
     """
     return weight.unflatten(-1, (2, 2, -1)).permute(*range(weight.ndim - 1), -1, -2, -3).flatten(-3).contiguous()
+
+
+def _spread_waves(weight: Tensor) -> Tensor:
+    """For twice as many waves to each side of a box, as mmdet's DINO has since 3.5.1: every second is one of before."""
+    sides = weight.unflatten(1, (4, -1, 1, 2))  # sine and cosine
+    return torch.cat([sides, torch.zeros_like(sides)], dim=3).flatten(1)
