@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from maskdino_literal import PublishedHead
 from torch import nn
 from torch.nn import functional as F
 
@@ -172,6 +173,22 @@ def test_mask2former(config, layout):
     assert_same_weights(model, converted)
     older = {name.replace('.query_feat.', '.static_query.'): value for name, value in weights.items()}
     assert older.keys() != weights.keys() and convert_keys(older, layout).keys() == converted.keys()
+
+
+@pytest.mark.parametrize('task, classes', [('instance', 80), ('panoptic', 133)])
+def test_maskdino(task, classes):
+    """At the published sizes: 223 million parameters, and all that a published file has a second time."""
+    model = build_model(load_config(ROOT / f'configs/_base_/maskdino_swin-l_coco-{task}.py'), device='meta')
+    with torch.device('meta'):
+        head = PublishedHead([192, 384, 768, 1536], classes).state_dict()
+    weights = {f'sem_seg_head.{name}': value for name, value in head.items()}
+    weights |= {
+        replaced(name, SWIN_NAMES): value for name, value in model.state_dict().items() if name.startswith('backbone.')
+    }
+    assert {f'sem_seg_head.predictor.decoder.bbox_embed.{i}.layers.2.bias' for i in range(9)} <= weights.keys()
+    model.load_state_dict(convert_keys({**weights, 'criterion.empty_weight': torch.ones(classes + 1)}))
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6) == 223
+    assert model.panoptic_head.boxes_from_masks == (task == 'instance')
 
 
 def attended(weights, name, query, image):

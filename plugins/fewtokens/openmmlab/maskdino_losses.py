@@ -92,7 +92,7 @@ class MatchedLosses:
         return pairs
 
     def __call__(self, found: Found, targets: list[DetDataSample], pairs: Pairs | None = None) -> dict[str, Tensor]:
-        """Five losses by name; queries in no pair should find nothing. The nearest make `pairs` where none are given."""
+        """Five losses by name; queries in no pair should find nothing. `pairs` are those of `match` by default."""
         pairs = self.match(found, targets) if pairs is None else pairs
         batch = torch.cat([torch.full_like(queries, i) for i, (queries, _) in enumerate(pairs)])
         places = batch, torch.cat([queries for queries, _ in pairs])
@@ -121,7 +121,7 @@ class MatchedLosses:
 
 
 def denoised(targets: list[DetDataSample], noise: dict[str, Any], device: Any) -> Pairs:
-    """The pairs of the queries that mmdet's CdnQueryGenerator made: in each group the first of them find their objects."""
+    """Pairs of the queries that mmdet's CdnQueryGenerator made: in each group the first ones, in order."""
     groups = noise['num_denoising_groups']
     firsts = torch.arange(groups, device=device)[:, None] * (noise['num_denoising_queries'] // groups)
     objects = [torch.arange(len(target.gt_instances), device=device) for target in targets]
