@@ -1,6 +1,6 @@
-"""A small MaskDINO on procedural scenes, on the demo's trained backbone.
+"""A small MaskDINO on small procedural scenes, on the demo's trained backbone: a quick trial, without weights beside it.
 
-python tools/make_scenes.py data/scenes_coco --format coco --training 6000 --validation 200
+python tools/make_scenes.py data/scenes_coco --format coco --size 128 --training 1000 --validation 60
 python tools/train.py configs/demo/maskdino_swin_scenes.py
 """
 
@@ -32,8 +32,12 @@ model = dict(
     test_cfg=dict(panoptic_on=False, instance_on=True, max_per_image=40),
 )
 
+test_dataloader = dict(
+    dataset=dict(pipeline=[step for step in _base_.test_dataloader.dataset.pipeline if step['type'] != 'Resize'])
+)
+val_dataloader = test_dataloader
 # Of the trained Mask R-CNN only the backbone fits.
 load_from = 'configs/demo/mask-rcnn_swin_scenes.pth'
 steps = 600
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=steps)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=100)
 param_scheduler = [dict(type='OneCycleLR', eta_max=6e-4, total_steps=steps, by_epoch=False)]
