@@ -1,4 +1,4 @@
-"""A small MaskDINO on small procedural scenes, on the demo's trained backbone: a quick trial, without weights beside it.
+"""A small MaskDINO on small procedural scenes, on the demo's trained backbone: a trial, with no weights beside it.
 
 python tools/make_scenes.py data/scenes_coco --format coco --size 128 --training 1000 --validation 60
 python tools/train.py configs/demo/maskdino_swin_scenes.py
