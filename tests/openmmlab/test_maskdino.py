@@ -18,7 +18,7 @@ from fewtokens.measure.macs import count_macs
 from fewtokens.measure.variants import Variant
 from fewtokens.openmmlab import maskdino
 from fewtokens.openmmlab.config import load_config
-from fewtokens.openmmlab.maskdino_losses import Found, MatchedLosses, denoised
+from fewtokens.openmmlab.maskdino_losses import Found, MatchedLosses, boxes_around, denoised
 from fewtokens.openmmlab.model import build_model
 from fewtokens.openmmlab.test_set import TestSet
 
@@ -146,10 +146,8 @@ def test_boxes_are_parts_of_the_picture_without_padding():
 
 
 def test_a_box_goes_around_all_of_a_mask():
-    masks = torch.stack([*blobs((2, 1, 4, 7), (7, 7, 8, 8)), torch.full((8, 8), -1.0)])[None]
-    assert maskdino.boxes_around(masks).tolist() == [
-        [[3 / 8, 0.5, 0.25, 0.75], [15 / 16, 15 / 16, 1 / 8, 1 / 8], [0] * 4]
-    ]
+    masks = torch.stack([*blobs((2, 1, 4, 7), (7, 7, 8, 8)), torch.full((8, 8), -1.0)]) > 0
+    assert boxes_around(masks).tolist() == [[1 / 4, 1 / 8, 1 / 2, 7 / 8], [7 / 8, 7 / 8, 1, 1], [0] * 4]
 
 
 def target_of(labels, corners):

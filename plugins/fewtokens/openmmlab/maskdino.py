@@ -23,17 +23,18 @@ from mmdet.models.seg_heads import MaskFormerFusionHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
-from mmdet.structures.mask import mask2bbox
 from mmengine.model import BaseModule, bias_init_with_prob
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .maskdino_losses import Found, MatchedLosses, denoised
+from .maskdino_losses import Found, MatchedLosses, boxes_around, denoised
 
 
 class MaskDINOPixelDecoder(BaseModule):
-    """Deformable attention over all of a backbone's maps and coarser ones. Names are those of MSDeformAttnPixelDecoder.
+    """Deformable attention over all of a backbone's maps and coarser ones.
+
+    Parts are named as in mmdet's MSDeformAttnPixelDecoder: published weights of both go the same way.
 
     Args:
         in_channels: of the backbone's maps, the finest first.
@@ -51,9 +52,11 @@ class MaskDINOPixelDecoder(BaseModule):
         self.input_convs = nn.ModuleList(
             ConvModule(channels, feat_channels, 1, bias=True, act_cfg=None, **norm) for channels in in_channels
         )
-        for channels in [in_channels[-1], *[feat_channels] * num_levels][: num_levels - len(in_channels)]:
+        channels = in_channels[-1]
+        for _ in range(num_levels - len(in_channels)):
             conv = ConvModule(channels, feat_channels, 3, stride=2, padding=1, bias=True, act_cfg=None, **norm)
             self.input_convs.append(conv)
+            channels = feat_channels
         self.positions = SinePositionalEncoding(feat_channels // 2, normalize=True)
         self.level_encoding = nn.Embedding(num_levels, feat_channels)
         self.encoder = DeformableDetrTransformerEncoder(num_layers=num_layers, layer_cfg=layer_cfg)
@@ -206,7 +209,7 @@ class MaskDINOHead(BaseModule):
             nn.init.zeros_(parameter)
 
     def forward(self, x: tuple[Tensor, ...], batch_data_samples: Any = None) -> Found:
-        """What the last layer finds in a backbone's maps."""
+        """What the last layer finds in a backbone's maps; samples are not looked at."""
         _, layers, _ = self.decode(x)
         return layers[-1]
 
@@ -223,20 +226,23 @@ class MaskDINOHead(BaseModule):
         states, boxes = self._choose(memory, geometry['spatial_shapes'])
         chosen = self._find(states, boxes, mask_features)
         queries = states.detach()
-        boxes = (boxes_around(chosen.masks) if self.boxes_from_masks else boxes).detach()
+        boxes = boxes.detach()
+        if self.boxes_from_masks:
+            boxes = bbox_xyxy_to_cxcywh(boxes_around(chosen.masks.flatten(0, 1) > 0)).view_as(boxes)
         mask, noise = None, {}
         if targets is not None:
             labels, noisy, mask, noise = self.dn_query_generator(targets)
             queries = torch.cat([labels, queries], dim=1)
             boxes = torch.cat([noisy.sigmoid(), boxes], dim=1)
-        states, found = self.decoder(queries, memory, boxes, self.bbox_embed, mask, geometry)
-        layers = list(zip([queries, *states], [boxes, *found]))
+        states, moved = self.decoder(queries, memory, boxes, self.bbox_embed, mask, geometry)
+        layers = list(zip([queries, *states], [boxes, *moved]))
         if targets is None:
             layers = layers[-1:]
         return chosen, [self._find(*layer, mask_features) for layer in layers], noise
 
     def _choose(self, memory: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens that look most like something, [B, Q, C], and their boxes."""
+        # It needs no more of a detector than our two `memory_trans` layers.
         states, proposals = DeformableDETR.gen_encoder_output_proposals(self, memory, None, shapes)
         best = self.cls_embed(states).amax(-1).topk(self.num_queries, dim=1).indices[..., None]
         boxes = (self.bbox_embed(states) + proposals).sigmoid()
@@ -272,14 +278,6 @@ class MaskDINOHead(BaseModule):
             height, width = (whole / part for whole, part in zip(padded, sample.img_shape))
             answers.append((scores, boxes * boxes.new_tensor([width, height, width, height])))
         return answers, F.interpolate(found.masks, padded, mode='bilinear', align_corners=False)
-
-
-def boxes_around(masks: Tensor) -> Tensor:
-    """Boxes [B, Q, 4] around the positive logits of masks [B, Q, h, w]; zeros where there are none."""
-    height, width = masks.shape[2:]
-    boxes = mask2bbox(masks.flatten(0, 1) > 0)
-    boxes = boxes / boxes.new_tensor([width, height, width, height])
-    return bbox_xyxy_to_cxcywh(boxes).unflatten(0, masks.shape[:2])
 
 
 @MODELS.register_module()

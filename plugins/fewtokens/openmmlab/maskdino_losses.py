@@ -69,10 +69,8 @@ class MatchedLosses:
         labels, masks = preprocess_panoptic_gt(
             things.labels, things.masks, stuff, self.num_things, self.num_classes - self.num_things
         )
-        height, width = masks.shape[1:]
-        boxes = mask2bbox(masks.bool())
-        boxes = boxes / boxes.new_tensor([width, height, width, height])
-        return DetDataSample(metainfo=UNIT, gt_instances=InstanceData(labels=labels, masks=masks.float(), bboxes=boxes))
+        there = InstanceData(labels=labels, masks=masks.float(), bboxes=boxes_around(masks.bool()))
+        return DetDataSample(metainfo=UNIT, gt_instances=there)
 
     @torch.no_grad()
     def match(self, found: Found, targets: list[DetDataSample]) -> Pairs:
@@ -118,6 +116,13 @@ class MatchedLosses:
             points = get_uncertain_point_coords_with_randomness(masks, None, *self.sampling)
             true = point_sample(there, points)[:, 0]
         return point_sample(masks, points)[:, 0], true
+
+
+def boxes_around(masks: Tensor) -> Tensor:
+    """Corners [N, 4], as parts of the sides, of boxes around masks [N, h, w]; zeros where a mask has nothing."""
+    height, width = masks.shape[1:]
+    boxes = mask2bbox(masks)
+    return boxes / boxes.new_tensor([width, height, width, height])
 
 
 def denoised(targets: list[DetDataSample], noise: dict[str, Any], device: Any) -> Pairs:
