@@ -28,12 +28,12 @@ from fewtokens.openmmlab.registry import parse_plugin
 from fewtokens.openmmlab.test_set import TestSet
 from fewtokens.report.curve import COLOURS, as_png
 from fewtokens.report.pages import as_data_url, render_page
+from fewtokens.report.photographs import bundled_photographs
 from fewtokens.version import __version__
 
 from .compare_photographs import patches
 from .real.compare import COSINE, IOU, Agreement, view
-from .real.dinov2 import NATIVE, load_model
-from .real.photographs import as_input, bundled_photographs
+from .real.dinov2 import NATIVE, as_input, load_model
 from .scenes.ade20k import write_ade20k
 
 ROOT = Path(__file__).parents[1]

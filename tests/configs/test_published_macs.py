@@ -85,10 +85,8 @@ def test_a_published_row(path, counter, host):
 def test_a_published_row_of_videos(path, backbone):
     """To the digit, norms counted: the frames that their counter had are not those of the test set."""
     (hook,) = load_config(path).custom_hooks
-    before, after, *shape = map(
-        int,
-        re.search(r'(\d+) to (\d+) GMACs of the backbone at (\d+) frames of (\d+) x (\d+)', path.read_text()).groups(),
-    )
+    said = re.search(r'(\d+) to (\d+) GMACs of the backbone at (\d+) frames of (\d+) x (\d+)', path.read_text())
+    before, after, *shape = map(int, said.groups())
     counter = Counter(backbone, *shape)
     host, reduced = counter(), counter(build_reducer(hook['reducer']))
     assert counted_macs()[path.stem] == [round(host[0], 2), round(reduced[0], 2)]

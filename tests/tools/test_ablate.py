@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 
 from demo.ablate import as_markdown, ask
-from demo.real.photographs import bundled_photographs
 from fewtokens.openmmlab.registry import parse_plugin
+from fewtokens.report.photographs import bundled_photographs
 
 DOCS = Path(__file__).parents[2] / 'docs'
 
