@@ -8,7 +8,7 @@ import fewtokens
 
 REDUCERS = [
     fewtokens.SharedUpdate(1, 4), fewtokens.BipartiteMerge((0, 1), 6), fewtokens.Hourglass(1, 4),
-    fewtokens.GradualUpdate(1, 0.9),
+    fewtokens.GradualUpdate(1, 0.3),
 ]  # fmt: skip
 
 

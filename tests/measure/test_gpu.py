@@ -48,7 +48,8 @@ def run_small(parts, seconds=1e9):
 def test_passes_are_compared_with_the_host(small, tmp_path):
     rows = run_small(['passes'])
     assert not [row for row in rows if 'failure' in row]
-    names = ['host', 'Hourglass', 'Hourglass, PyTorch', 'SharedUpdate', 'SharedUpdate, PyTorch']
+    methods = ('Hourglass', 'SharedUpdate', 'GradualUpdate')
+    names = ['host', *(name for method in methods for name in (method, f'{method}, PyTorch'))]
     assert [row['name'] for row in rows if row.get('mode') == 'graph'] == [*names, 'SharedUpdate, spread=False', 'free']
     assert all(row['speedup'] == 1 and row['tokens'] == 64 for row in rows if 'mode' in row)
     assert '0.0% beyond a free merge' in format_rows(rows)
@@ -65,7 +66,7 @@ def test_ops_and_their_floors(small):
     rows = [row for row in run_small(['ops']) if 'form' in row]
     assert not [row for row in rows if 'failure' in row]
     assert {row['name'].split()[0] for row in rows} == {
-        'merge', 'cluster', 'norm', 'activation', 'restore', 'weights', 'product',
+        'merge', 'cluster', 'nearest,', 'pairs,', 'norm', 'activation', 'restore', 'weights', 'product',
     }  # fmt: skip
     assert {row['form'] for row in rows} == {'kernels', 'kernels, graph', 'PyTorch', 'PyTorch, graph', 'published'}
     restore = next(row for row in rows if row['name'] == 'restore')

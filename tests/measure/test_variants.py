@@ -18,6 +18,35 @@ def test_rows_of_a_comparison():
     assert 'SharedUpdate(after=2, grid=4) |' in format_table(rows)
 
 
+def test_compiled_rows_are_compiled_once(monkeypatch):
+    calls = []
+
+    def backend(graph, inputs):
+        calls.append(graph)
+        return graph
+
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **k: compile_(self, backend=backend, **k))
+    model = segmenter()
+    variants = make_variants({'SharedUpdate(after=2, grid=4)': fewtokens.SharedUpdate(2, 4)}, compiled=True)
+    rows = benchmark_rows(model, variants, torch.randn(1, 3, 64, 64), rounds=3, warmup=0)
+    assert len(calls) == 2
+    names = [FUSED, 'SharedUpdate(after=2, grid=4)']
+    assert [row.name for row in rows] == [HOST, *names, *(f'{name} + compile' for name in names)]
+    assert [row.macs for row in rows[1:3]] == [row.macs for row in rows[3:]]
+    assert all(row.ms > 0 and row.speedup > 0 for row in rows) and rows[4].peak_mib is None
+    assert model._compiled_call_impl is None
+
+
+def test_operations_are_counted_of_another_model_if_told():
+    model = segmenter()
+    small = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
+    plugins = {'plugin': fewtokens.SharedUpdate(2, 4)}
+    rows = benchmark_rows(small, make_variants(plugins), torch.randn(1, 3, 64, 64), 1, 0, counted=model)
+    expected = count_rows(model, make_variants(plugins), torch.randn(1, 3, 64, 64))
+    assert [(row.macs, row.params, row.failure) for row in rows] == [(row.macs, row.params, None) for row in expected]
+
+
 def test_counted_rows_are_null_where_nothing_was_measured():
     rows = count_rows(segmenter().to('meta'), make_variants({}), torch.empty(1, 3, 64, 64, device='meta'))
     assert rows[0].ms is None and rows[0].speedup is None and rows[0].peak_mib is None

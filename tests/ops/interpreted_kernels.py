@@ -5,9 +5,18 @@ import random
 import pytest
 import torch
 
-from fewtokens.ops import cluster_tokens, dense, merge_tokens, reconstruct_tokens
+from fewtokens.ops import (
+    cluster_tokens,
+    dense,
+    match_pairs,
+    merge_nearest,
+    merge_pairs,
+    merge_tokens,
+    reconstruct_tokens,
+)
 from fewtokens.ops.shared_update import lengthen_means, merge_lengthened, restore_updated
 from fewtokens.ops.spread import ACTIVATIONS, LayerNorm, activate_members, norm_members
+from fewtokens.ops.ward import merge_nearest_lengthened
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16]
 ROUNDING = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -118,6 +127,54 @@ def test_merge_lengthens(case):
         assert_close(one, other, torch.bfloat16 if dtype == torch.bfloat16 else torch.float16)
 
 
+@pytest.mark.parametrize('number', range(18))
+def test_nearest(number):
+    draw = random.Random(number)
+    dtype, layout = TYPES[number % 3], LAYOUTS[number // 3 % 3]
+    width, batch, n_tokens = draw.choice((*WIDTHS, 300)), draw.choice((1, 1, 2)), draw.randint(2, 16)
+    n_groups = max(1, n_tokens - draw.randint(1, 5))
+    x = laid_out((batch, n_tokens, width), dtype, layout)
+    sizes = torch.randint(1, 4, x.shape[1::-1]).float().T if draw.random() < 0.5 else None
+    means, labels, merged = dense.merge_nearest(x.float(), n_groups, sizes)
+    factors, spreads = dense.lengthen_means(x.float(), labels, means, merged, sizes)
+    if number % 4 == 0:
+        given = merge_nearest(x, n_groups, sizes, 'triton')
+    else:
+        given = merge_nearest_lengthened(x, n_groups, sizes, 'triton')
+        means = means * factors
+        torch.testing.assert_close(given[3], spreads, rtol=1e-4, atol=1e-5)
+    assert torch.equal(given[1], labels) and torch.equal(given[2], merged)
+    assert given[0].dtype == dtype and given[1].dtype == torch.int64
+    assert_close(given[0], means, dtype)
+
+
+@pytest.mark.parametrize('number', range(18))
+def test_pairs(number):
+    draw = random.Random(number)
+    dtype, layout = TYPES[number % 3], LAYOUTS[number // 3 % 3]
+    width, batch, n_tokens = draw.choice((*WIDTHS, 300)), draw.choice((1, 1, 2)), draw.randint(4, 24)
+    prefix = draw.choice((0, 0, 1, 2))
+    r = draw.randint(1, (n_tokens - prefix) // 2)
+    x, metric = (laid_out((batch, n_tokens, each), dtype, layout) for each in (width, draw.choice(WIDTHS[1:])))
+    sizes = torch.randint(1, 4, x.shape[1::-1]).float().T if draw.random() < 0.5 else None
+    if width > 1 and number % 2:  # of one number only the sign is left
+        metric = None
+    given = merge_pairs(x, r, prefix, sizes, metric, 'triton')
+    expected = dense.merge_pairs(x.float(), r, prefix, sizes, None if metric is None else metric.float())
+    assert torch.equal(given[1], expected[1]) and torch.equal(given[2], expected[2])
+    assert given[0].dtype == dtype and given[1].dtype == torch.int64
+    assert_close(given[0], expected[0], dtype)
+
+
+def test_pairs_and_nearest_of_more_tokens_than_a_block():
+    x = torch.randn(1, 1031, 3)
+    assert torch.equal(match_pairs(x, 300, 1, 'triton'), match_pairs(x, 300, 1, 'torch'))
+    given, expected = (merge_pairs(x[:, :264], 130, backend=backend) for backend in ('triton', 'torch'))
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-6)
+    given, expected = (merge_nearest(x[:, :70], 66, backend=backend) for backend in ('triton', 'torch'))
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-6)
+
+
 def refuse(value):
     raise AssertionError('a kernel was asked for')
 
@@ -199,6 +256,10 @@ def test_non_finite_tokens_end_well(value):
         assert torch.equal(given[1], expected[1])
     centers, labels = cluster_tokens(x, (4, 5), (2, 2), 1, 3, backend='triton')
     assert labels.min() >= 0 and labels.max() < 4
+    for merge in (merge_nearest, lambda x, groups, **kept: merge_pairs(x, 20 - groups, **kept)):
+        labels = merge(x, 18, backend='triton')[1]
+        assert labels[0].unique().tolist() == list(range(18))
+        assert torch.equal(labels[1], merge(x, 18, backend='torch')[1][1])
     assert reconstruct_tokens(centers, x, centers, 2, backend='triton')[1].isfinite().all()
 
 
@@ -207,14 +268,17 @@ def test_equal_tokens_end_well():
     means, labels, sizes = merge_tokens(x, (5, 6), (2, 3), backend='triton')
     assert means.isfinite().all() and sizes.sum() == 30
     torch.testing.assert_close(reconstruct_tokens(means, x, means, 3, backend='triton'), x)
+    for means, _, sizes in (merge_nearest(x, 22, backend='triton'), merge_pairs(x, 15, backend='triton')):
+        assert (means == 1).all() and sizes.sum() == 30 and (sizes > 0).all()
 
 
 def test_gradients_come_from_pytorch():
     x = torch.randn(1, 12, 4, requires_grad=True)
     for backend in ('torch', 'triton'):
-        means = merge_tokens(x, (3, 4), (2, 2), backend=backend)[0]
-        (gradient,) = torch.autograd.grad(means.square().sum(), x)
-        assert gradient.abs().sum() > 0
+        merges = [merge_tokens(x, (3, 4), (2, 2), backend=backend), merge_nearest(x, 5, backend=backend)]
+        for means, *_ in [*merges, merge_pairs(x, 5, backend=backend)]:
+            (gradient,) = torch.autograd.grad(means.square().sum(), x)
+            assert gradient.abs().sum() > 0
 
 
 @torch.no_grad()
@@ -223,6 +287,10 @@ def test_compiled_whole():
         means, labels, _ = merge_tokens(x, (3, 4), (2, 2), window=3, backend='triton')
         means = means + merge_lengthened(x, (3, 4), (2, 2), backend='triton')[0]
         centers, _ = cluster_tokens(x, (3, 4), (2, 2), 1, 3, backend='triton')
+        x = x + match_pairs(x, 3, backend='triton')[..., None]
+        x = x + merge_pairs(x, 6, backend='triton')[0].repeat(1, 2, 1)
+        x = torch.cat([merge(x, 9, backend='triton')[0] for merge in (merge_nearest, merge_nearest_lengthened)], 1)
+        x = x[:, :12]
         return restore_updated(x, 2 * means, means, labels, 'triton'), reconstruct_tokens(
             centers, x, centers, 2, backend='triton'
         )

@@ -9,7 +9,15 @@ from unittest import mock
 import pytest
 import torch
 
-from fewtokens.ops import backend, cluster_tokens, merge_tokens, reconstruct_tokens
+from fewtokens.ops import (
+    backend,
+    cluster_tokens,
+    match_pairs,
+    merge_nearest,
+    merge_pairs,
+    merge_tokens,
+    reconstruct_tokens,
+)
 
 pytest.importorskip('triton', reason='Triton is not installed here')
 HERE = Path(__file__).parent
@@ -17,7 +25,14 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize(
     'part, at_least',
-    [('merge', 65), ('cluster', 50), ('reconstruct or restore', 100), ('members', 72), ('', 6)],
+    [
+        ('merge', 65),
+        ('cluster', 50),
+        ('reconstruct or restore', 100),
+        ('members', 72),
+        ('nearest or pairs', 37),
+        ('', 6),
+    ],
 )
 def test_interpreted(part, at_least):
     names = part or 'well or gradients or compiled or told'
@@ -33,7 +48,7 @@ def launches(dtype, width, together):
     """(kernel, arguments) of every launch of the ops, recorded."""
     from kernels import recording
 
-    from fewtokens.ops.triton import clustering, hourglass, shared_update, spread
+    from fewtokens.ops.triton import clustering, hourglass, matching, pairing, shared_update, spread, ward
 
     x, z = torch.zeros(2, 30, width, dtype=dtype), torch.zeros(2, 6, width, dtype=dtype)
     labels, sizes = torch.zeros(2, 30, dtype=torch.int64), torch.zeros(2, 30)
@@ -41,7 +56,7 @@ def launches(dtype, width, together):
     places = [
         (clustering, 'cluster_kernel'), (shared_update, 'restore_kernel'), (hourglass, 'compare_kernel'),
         (hourglass, 'weigh_kernel'), (hourglass, 'apply_kernel'),
-        (spread, 'norm_kernel'), (spread, 'activation_kernel'),
+        (spread, 'norm_kernel'), (spread, 'activation_kernel'), (pairing, 'pair_kernel'),
     ]  # fmt: skip
     with recording(*places) as recorders, mock.patch.object(clustering, '_multiprocessors', lambda device: 132):
         shared_update.launch_lengthened(x, grid, clusters, 2, 3, sizes, together)
@@ -49,6 +64,9 @@ def launches(dtype, width, together):
         nearest, weights = hourglass.launch_weights(x, z, 6, None, 50.0, False)
         hourglass.launch_product(z, nearest, weights)
         shared_update.launch_restore(x, z, z, labels)
+        ward.launch_lengthened(x, 20, 8, sizes, together)
+        if not together:
+            matching.launch_merge(x, 5, 1, None, x[..., :16], together)
         weight = torch.zeros(4 * width, width, dtype=dtype)
         spread.launch_norm(x, sizes[..., None], weight[0], weight[1], 1e-6)
         spread.launch_activation(
@@ -58,7 +76,10 @@ def launches(dtype, width, together):
     for recorder in recorders:
         assert recorder.launches
         for launch in recorder.launches:
-            different[recorder.kernel.__name__, launch.get('STEP'), launch.get('MEASURED')] = recorder.kernel, launch
+            step = launch.get('STEP')
+            what = ('FIRST', 'WARD')[: dict(offer=2, join=1).get(step, 0)]
+            key = recorder.kernel.__name__, *(launch.get(name) for name in ('STEP', 'MEASURED', *what))
+            different[key] = recorder.kernel, launch
     return different.values()
 
 
@@ -84,13 +105,16 @@ def test_compiled_for_devices_that_are_not_here(dtype, width, together, capabili
 
 def test_one_launch_does_all_steps_of_a_merge():
     steps = [launch['STEP'] for kernel, launch in launches(torch.bfloat16, 64, True) if 'STEP' in launch]
-    assert set(steps) == {'all'}
+    assert steps == ['all'] * 3
 
 
 OPS = [
     lambda x, **k: merge_tokens(x, (3, 4), (2, 2), **k),
     lambda x, **k: cluster_tokens(x, (3, 4), (2, 2), **k),
     lambda x, **k: reconstruct_tokens(x, x, x, 2, **k),
+    lambda x, **k: merge_nearest(x, 5, **k),
+    lambda x, **k: match_pairs(x, 5, **k),
+    lambda x, **k: merge_pairs(x, 5, **k),
 ]
 
 
@@ -115,9 +139,10 @@ def test_whether_a_device_is_capable_is_asked_while_compiling():
 def test_the_cpu_runs_pytorch_and_imports_no_kernel():
     code = """
 import sys, torch
-from fewtokens.ops import cluster_tokens, merge_tokens, reconstruct_tokens
+from fewtokens.ops import cluster_tokens, merge_nearest, merge_pairs, merge_tokens, reconstruct_tokens
 x = torch.randn(1, 12, 4)
 merge_tokens(x, (3, 4), (2, 2)); cluster_tokens(x, (3, 4), (2, 2)); reconstruct_tokens(x, x, x, 2)
+merge_nearest(x, 5); merge_pairs(x, 5)
 assert not [name for name in sys.modules if name.startswith('fewtokens.ops.triton')]
 """
     environment = {**os.environ, 'TRITON_INTERPRET': '1'}

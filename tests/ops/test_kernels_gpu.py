@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import fewtokens
-from fewtokens.ops import backend, dense, k_medoids, merge_tokens, reconstruct_tokens
+from fewtokens.ops import backend, dense, k_medoids, match_pairs, merge_pairs, merge_tokens, reconstruct_tokens
 from fewtokens.ops.hourglass import cluster_widely
 from fewtokens.ops.medoids import choose_medoids
-from fewtokens.ops.shared_update import merge_lengthened, restore_updated
+from fewtokens.ops.shared_update import lengthen_means, merge_lengthened, restore_updated
 from fewtokens.ops.spread import LayerNorm, activate_members, norm_members
+from fewtokens.ops.ward import merge_nearest
 
 pytestmark = [
     pytest.mark.gpu,
@@ -104,6 +105,68 @@ def test_one_launch_gives_what_many_give():
             torch.testing.assert_close(given, expected, rtol=0, atol=0)
 
 
+MATCHED = [  # batch, tokens, groups, width, type
+    (1, 1600, 1230, 1024, torch.bfloat16),
+    (3, 1369, 891, 384, torch.float16),
+    (2, 333, 41, 1000, torch.float32),
+    (1, 3001, 1100, 64, torch.bfloat16),
+]
+
+
+def loss_of(x, means, labels, sizes):
+    return ((x - means.gather(1, labels[..., None].expand_as(x))).square().sum(2) * sizes).sum()
+
+
+@pytest.mark.parametrize('together', [True, False])
+@pytest.mark.parametrize('shape', MATCHED, ids=str)
+def test_nearest(shape, together):
+    from fewtokens.ops.triton.ward import launch_lengthened
+
+    batch, n_tokens, n_groups, width, dtype = shape
+    x = smooth(batch, (1, n_tokens), width, dtype)
+    sizes = torch.randint(1, 5, (batch, n_tokens), device='cuda').float()
+    with poisoned():
+        means, labels, merged, spreads = launch_lengthened(x, n_groups, 8, sizes, together)
+    wide, weights = x.double(), sizes.double()
+    assert all(sample.unique().numel() == n_groups for sample in labels)
+    assert torch.equal(merged, torch.zeros_like(merged).scatter_add(1, labels, sizes))
+    # What its labels stand for is what it says; and they are as good as those of PyTorch's form, but for rounding.
+    own = torch.zeros(means.shape, dtype=torch.float64, device='cuda')
+    own = own.scatter_add(1, labels[..., None].expand_as(wide), wide * weights[..., None]) / merged.double()[..., None]
+    factors, expected = lengthen_means(wide, labels, own, merged.double(), weights)
+    assert error(means, own * factors) < ROUNDING[dtype] and error(spreads, expected) < 1e-3
+    whole = merge_nearest(wide, n_groups, weights, 'torch')
+    torch.testing.assert_close(
+        loss_of(wide, own, labels, weights), loss_of(wide, *whole[:2], weights), rtol=5e-3, atol=0
+    )
+
+
+def test_rounds_in_one_launch_give_what_many_give():
+    from fewtokens.ops.triton.ward import launch_lengthened
+
+    for _ in range(20):
+        x = smooth(2, (1, 1600), 1024, torch.bfloat16)
+        one, many = (launch_lengthened(x, 900, 8, None, together) for together in (True, False))
+        for given, expected in zip(one, many):
+            torch.testing.assert_close(given, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('shape', MATCHED, ids=str)
+def test_pairs(shape):
+    batch, n_tokens, _, width, dtype = shape
+    x, r = smooth(batch, (1, n_tokens), width, dtype), n_tokens // 3
+    with poisoned():
+        merged, labels, sizes = merge_pairs(x, r, 1, None, x[..., : width // 2], 'triton')
+    assert torch.equal(labels, match_pairs(x[..., : width // 2], r, 1, 'triton'))
+    wide, ones = x.double(), torch.ones(batch, n_tokens, dtype=torch.float64, device='cuda')
+    own = torch.zeros(merged.shape, dtype=torch.float64, device='cuda')
+    own = own.scatter_add(1, labels[..., None].expand_as(wide), wide) / sizes.double()[..., None]
+    assert error(merged, own) < ROUNDING[dtype] and sizes[:, 0].eq(1).all() and sizes.sum() == batch * n_tokens
+    expected = merge_pairs(wide, r, 1, None, wide[..., : width // 2], 'torch')
+    losses = [loss_of(wide, *each, ones) for each in ((own, labels), expected[:2])]
+    torch.testing.assert_close(*losses, rtol=5e-3, atol=0)
+
+
 @pytest.mark.parametrize('shape', [SHAPES[2], (1, (40, 40), (28, 28), 5, 5, 1024, torch.bfloat16)], ids=str)
 def test_clustering_and_reconstruction(shape):
     batch, grid, clusters, window, iters, width, dtype = shape
@@ -174,6 +237,7 @@ REDUCERS = {
     'Hourglass': fewtokens.Hourglass(2, 10),
     'BipartiteMerge': fewtokens.BipartiteMerge((1, 2, 3), 24),
     'AvgPool': fewtokens.AvgPool(2, 7),
+    'GradualUpdate': fewtokens.GradualUpdate((0, 2, 4), 0.3),
 }
 
 
@@ -236,7 +300,7 @@ def test_a_captured_pass_gives_what_an_eager_one_gives(reducer):
             assert error(out, model(x)) < 1e-3
 
 
-@pytest.mark.parametrize('name', ['nested', 'Hourglass'])
+@pytest.mark.parametrize('name', ['nested', 'Hourglass', 'BipartiteMerge', 'GradualUpdate'])
 def test_a_pass_in_kernels_is_one_in_pytorch(name, monkeypatch):
     model, x = vit(torch.float32), images(torch.float32)
     with attached(model, REDUCERS[name]):
@@ -302,7 +366,7 @@ def test_medoids_of_a_sample_do_not_depend_on_its_batch(settings):
         assert torch.equal(whole, other) and torch.equal(whole[3:4], one)
 
 
-@pytest.mark.parametrize('name', ['SharedUpdate', 'Hourglass'])
+@pytest.mark.parametrize('name', ['SharedUpdate', 'Hourglass', 'BipartiteMerge', 'GradualUpdate'])
 def test_compiled_whole(name):
     model, x = vit(torch.float32), images(torch.float32)
     with fewtokens.attach(model, REDUCERS[name]), torch.no_grad():

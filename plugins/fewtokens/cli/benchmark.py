@@ -30,6 +30,13 @@ def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tenso
         raise ValueError(f'{type(model).__name__} cannot run on inputs of {size}: {reason}') from error
 
 
+def in_int8(model: nn.Module) -> nn.Module:
+    """A copy whose linear layers have weights in int8 and quantise what they are given, on a CPU."""
+    from torch.ao.quantization import quantize_dynamic
+
+    return quantize_dynamic(model, {nn.Linear}, torch.qint8)
+
+
 def main() -> None:
     parser = make_parser(__doc__, checkpoint=False)
     parser.add_argument('--checkpoint', help='random weights if left out')
@@ -38,13 +45,17 @@ def main() -> None:
     parser.add_argument('--macs-only', action='store_true', help='count, without weights or inputs in memory')
     parser.add_argument('--batch', type=at_least(1), default=1, help='images at a time; frames of a video')
     add_timing_options(parser)
+    parser.add_argument('--compile', action='store_true', help='rows of the fused host and of each plugin compiled too')
+    parser.add_argument('--int8', action='store_true', help='linear layers in int8, quantised as they run, on a CPU')
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     config = load_config(args.config, args.cfg_options)
     if config.model.type == 'ClipRetrieval':
         raise ValueError(f'{args.config} is of videos: benchmark-video measures those')
-    variants = make_variants(choose_reducers(config, args.plugin))
+    if args.macs_only and (args.compile or args.int8):
+        raise ValueError('--compile and --int8 change what is timed, and --macs-only times nothing')
+    variants = make_variants(choose_reducers(config, args.plugin), compiled=args.compile)
     device = 'meta' if args.macs_only else args.device
     model = build_model(host_config(config), args.checkpoint, device)
     dtype = getattr(torch, args.dtype)
@@ -52,16 +63,17 @@ def main() -> None:
     if args.macs_only:
         rows, counted = count_on_meta(model, variants, inputs)
     else:
-        counted = WHOLE
-        rows = benchmark_rows(model.to(dtype), variants, inputs.normal_(), args.rounds, args.warmup)
+        counted, model = WHOLE, model.to(dtype)
+        timed = in_int8(model) if args.int8 else model
+        rows = benchmark_rows(timed, variants, inputs.normal_(), args.rounds, args.warmup, counted=model)
     weights = args.checkpoint or 'random'
-    print(
-        f'{shown(args.config)}, {args.batch} x 3 x {args.shape[0]} x {args.shape[1]}, {args.dtype}, weights: {weights}'
-    )
+    size, kind = f'{args.batch} x 3 x {args.shape[0]} x {args.shape[1]}', 'int8 and ' * args.int8 + args.dtype
+    print(f'{shown(args.config)}, {size}, {kind}, weights: {weights}')
     if counted == BACKBONE:
         print(f'of {counted}: the rest computes as much as it finds in an image, which --macs-only does not have')
     print(format_table(rows))
     if args.json:
-        settings = dict(config=args.config, weights=weights, counted=counted, rounds=args.rounds, warmup=args.warmup)
+        settings = dict(config=args.config, weights=weights, counted=counted, int8=args.int8)
+        settings |= dict(rounds=args.rounds, warmup=args.warmup)
         figures = [row.as_json() for row in rows]
         write_json(args.json, dict(environment=environment_of(inputs, **settings), rows=figures))

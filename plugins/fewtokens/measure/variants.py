@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from .environment import describe_environment
 from .macs import count_macs, forward
 from .memory import peak_mib
 from .rows import Row
-from .timing import time_interleaved
+from .timing import Timing, time_interleaved
+from .twins import twin
 
 HOST, FUSED, HALF = 'host', 'host + sdpa', 'half resolution'
 
@@ -30,6 +31,7 @@ class Variant:
     reducer: Plugin | None = None
     sdpa: bool = True
     half: bool = False
+    compiled: bool = False
 
     @property
     def kind(self) -> str:
@@ -39,7 +41,8 @@ class Variant:
     @property
     def label(self) -> str:
         """Its settings in short; empty for the hosts."""
-        return label_of(self.reducer) if self.reducer else ''
+        label = label_of(self.reducer) if self.reducer else ''
+        return f'{label}, compiled' if label and self.compiled else label
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[Attachment | None]:
@@ -47,6 +50,15 @@ class Variant:
             if self.sdpa:
                 stack.enter_context(use_sdpa(model))
             yield stack.enter_context(attach_plugin(model, self.reducer)) if self.reducer else None
+
+    @contextmanager
+    def prepared(self, model: nn.Module) -> Iterator[nn.Module]:
+        """A twin of the model, attached to for good, since attaching throws away what is compiled; and compiled."""
+        own = twin(model)
+        with self.applied(own):
+            if self.compiled:
+                own.compile(dynamic=False)
+            yield own
 
     def resize(self, inputs: Tensor) -> Tensor:
         if not self.half:
@@ -58,10 +70,13 @@ class Variant:
         return F.interpolate(inputs, scale_factor=0.5, mode='bilinear', antialias=True)
 
 
-def make_variants(plugins: dict[str, Plugin], half: bool = False) -> list[Variant]:
-    """`host`, `host + sdpa`, a row a plugin by its text, and at last the host at half resolution if asked for."""
+def make_variants(plugins: dict[str, Plugin], half: bool = False, compiled: bool = False) -> list[Variant]:
+    """`host`, `host + sdpa`, a row a plugin by its text; if asked for, then those but the first compiled by
+    torch.compile, and at last the host at half resolution."""
     rows = [Variant(HOST, sdpa=False), Variant(FUSED)]
     rows += [Variant(text, reducer) for text, reducer in plugins.items()]
+    if compiled:
+        rows += [replace(row, name=f'{row.name} + compile', compiled=True) for row in rows[1:]]
     return rows + [Variant(HALF, half=True)] * half
 
 
@@ -76,8 +91,18 @@ def count_rows(model: nn.Module, variants: list[Variant], inputs: Tensor) -> lis
 
 
 @torch.no_grad()
-def benchmark_rows(model: nn.Module, variants: list[Variant], inputs: Tensor, rounds: int, warmup: int) -> list[Row]:
+def benchmark_rows(
+    model: nn.Module,
+    variants: list[Variant],
+    inputs: Tensor,
+    rounds: int,
+    warmup: int,
+    counted: nn.Module | None = None,
+) -> list[Row]:
     """Rows with MACs, parameters, milliseconds, speed-up over `host + sdpa` and peak memory, for one image each.
+
+    MACs and parameters are those of `counted` where the model itself, as a quantised one, hides them. The peak memory
+    of compiled rows isn't known.
 
     A row that can't run has none of them, and says why under `failure`: some hosts mix dtypes where they are not
     float32, and what they compute step by step may not fit in memory.
@@ -85,29 +110,55 @@ def benchmark_rows(model: nn.Module, variants: list[Variant], inputs: Tensor, ro
     Raises:
         ValueError: `host + sdpa` itself can't run, or a plugin doesn't fit the model or the inputs' size.
     """
-    sized = {variant.name: variant.resize(inputs) for variant in variants}
-    failures = {variant.name: _failure(model, variant, sized[variant.name]) for variant in variants}
+    counted = model if counted is None else counted
+    compiled = [variant for variant in variants if variant.compiled]
+    failures = {}
+    for variant in variants:
+        with variant.applied(model):
+            failures[variant.name] = _failure(model, variant.resize(inputs))
     if failures[FUSED]:
         where = f'{str(inputs.dtype).removeprefix("torch.")} on {inputs.device}'
         raise ValueError(f'{FUSED}, which all rows are compared with, cannot run in {where}: {failures[FUSED]}')
-    running = [variant for variant in variants if not failures[variant.name]]
-    rows = {row.name: row for row in count_rows_cheaply(model, running, inputs)}
-    current: list[Tensor] = [inputs]
-
-    def context(variant: Variant):
-        current[0] = sized[variant.name]
-        return variant.applied(model)
-
-    contexts = {variant.name: (lambda v=variant: context(v)) for variant in running}
-    timings = time_interleaved(contexts, lambda: forward(model, current[0]), FUSED, rounds, warmup, inputs.device)
-    for variant in running:
-        timing = timings[variant.name]
-        per_image = {name: getattr(timing, name) / len(inputs) for name in ('ms', 'ms_p20', 'ms_p80')}
-        speed = dict(speedup=timing.speedup, speedup_p20=timing.speedup_p20, speedup_p80=timing.speedup_p80)
+    able = [variant for variant in variants if not failures[variant.name]]
+    rows = {row.name: row for row in count_rows_cheaply(counted, able, inputs)}
+    for variant in able:
+        images = variant.resize(inputs)
         with variant.applied(model):
-            peak = peak_mib(lambda v=variant: forward(model, sized[v.name]), inputs.device)
-        rows[variant.name] = replace(rows[variant.name], **per_image, **speed, peak_mib=peak / len(inputs))
-    return [rows.get(v.name) or _row(model, v, macs=None, failure=failures[v.name]) for v in variants]
+            peak = peak_mib(lambda given=images: forward(model, given), inputs.device) / len(inputs)
+        rows[variant.name] = replace(rows[variant.name], peak_mib=None if variant.compiled else peak)
+    with ExitStack() as stack:
+        # What is attached or removed throws away all that was compiled: then each has a model of its own, for good.
+        own = {v.name: stack.enter_context(v.prepared(model)) for v in able} if compiled else {}
+        for variant in able:
+            if variant.compiled:
+                failures[variant.name] = _failure(own[variant.name], inputs)
+        able = [variant for variant in able if not failures[variant.name]]
+        for name, timing in _time(model, able, own, inputs, rounds, warmup).items():
+            per_image = {key: getattr(timing, key) / len(inputs) for key in ('ms', 'ms_p20', 'ms_p80')}
+            speed = dict(speedup=timing.speedup, speedup_p20=timing.speedup_p20, speedup_p80=timing.speedup_p80)
+            rows[name] = replace(rows[name], **per_image, **speed)
+    return [
+        rows[v.name] if not failures[v.name] else _row(counted, v, macs=None, failure=failures[v.name])
+        for v in variants
+    ]
+
+
+def _time(
+    model: nn.Module, variants: list[Variant], own: dict[str, nn.Module], inputs: Tensor, rounds: int, warmup: int
+) -> dict[str, Timing]:
+    """Of each variant by name, with its own model or attached to the one of all."""
+    sized = {variant.name: variant.resize(inputs) for variant in variants}
+    current: list[str] = [FUSED]
+
+    def context(variant: Variant) -> AbstractContextManager:
+        current[0] = variant.name
+        return nullcontext() if own else variant.applied(model)
+
+    def call() -> Any:
+        return forward(own.get(current[0], model), sized[current[0]])
+
+    contexts = {variant.name: (lambda v=variant: context(v)) for variant in variants}
+    return time_interleaved(contexts, call, FUSED, rounds, warmup, inputs.device)
 
 
 @torch.no_grad()
@@ -139,12 +190,11 @@ def _row(model: nn.Module, variant: Variant, macs: int | None, failure: str | No
     return Row(name=variant.name, kind=variant.kind, label=variant.label, macs=macs, params=params, failure=failure)
 
 
-def _failure(model: nn.Module, variant: Variant, inputs: Tensor) -> str | None:
-    """Why a variant can't run."""
-    with variant.applied(model):
-        try:
-            forward(model, inputs)
-        except (RuntimeError, TypeError) as error:  # NumPy, which some hosts compute with, has no bfloat16
-            reason = str(error).strip().partition('\n')[0]
-            return f'{type(error).__name__}: {reason}'
+def _failure(model: nn.Module, inputs: Tensor) -> str | None:
+    """Why a model can't run."""
+    try:
+        forward(model, inputs)
+    except (RuntimeError, TypeError) as error:  # NumPy, which some hosts compute with, has no bfloat16
+        reason = str(error).strip().partition('\n')[0]
+        return f'{type(error).__name__}: {reason}'
     return None

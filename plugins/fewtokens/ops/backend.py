@@ -36,10 +36,11 @@ def use_kernels(backend: str, *tensors: Tensor | None) -> bool:
         return False
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return False
-    return _is_compiling() or is_plain_call(given)
+    return is_compiling() or is_plain_call(given)
 
 
-def _is_compiling() -> bool:
+def is_compiling() -> bool:
+    """Whether torch.compile is at work, to which an operation of ours is one, and not `torch.export`."""
     return torch.compiler.is_dynamo_compiling() and not _is_exporting()
 
 

@@ -31,5 +31,7 @@ def take_by_label(rows: Tensor, labels: Tensor) -> Tensor:
 
 def flat_rows(index: Tensor, n_rows: int) -> Tensor:
     """Indices into each sample's M rows [B, ...] -> indices into all samples' rows, one after the other."""
+    if index.shape[0] == 1 and not torch.jit.is_tracing():  # what is traced may get more samples later
+        return index
     offset = torch.arange(index.shape[0], device=index.device) * n_rows
     return index + offset.view(-1, *[1] * (index.ndim - 1))

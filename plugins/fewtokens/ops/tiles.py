@@ -45,7 +45,8 @@ class Tiles:
         Returns [B, T, P, Q], minus infinity where the pair is not allowed.
         """
         near = centers[:, self.candidates].flatten(0, 1)
-        bias = near.square().sum(-1).neg()[:, None].expand(-1, tiled.shape[2], -1)
+        # Of the centers before they are gathered: each is a candidate of several tiles.
+        bias = centers.square().sum(-1).neg()[:, self.candidates].flatten(0, 1)[:, None].expand(-1, tiled.shape[2], -1)
         similar = torch.baddbmm(bias, tiled.flatten(0, 1), near.transpose(1, 2), alpha=2)
         return similar.unflatten(0, tiled.shape[:2]).masked_fill_(self.forbidden, -torch.inf)
 

@@ -3,8 +3,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..ops.shared_update import lengthened
-from ..ops.ward import merge_nearest
+from ..ops.ward import merge_nearest_lengthened
 from .base import Grid, Reduced, Reducer, as_places, check_until
 from .shared_update import Update
 
@@ -54,8 +53,7 @@ class GradualUpdate(Reducer):
         few = self.left(count)
         if few >= count:
             return None
-        means, labels, merged = merge_nearest(tokens, few, sizes)
-        centers, spreads = lengthened(tokens, labels, means, merged, sizes)
+        centers, labels, merged, spreads = merge_nearest_lengthened(tokens, few, sizes)
         record = Update(tokens, centers, labels)
         return Reduced(centers, labels, record, None, merged, spreads if self.spread else None)
 

@@ -47,10 +47,10 @@ def draw_gain(rows: Sequence[dict[str, Any]], device: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.5), layout='constrained')
+    figure = Figure(figsize=(13, 4.5), layout='constrained')
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2, sharey=True)
-    for one, name in zip(axes, ('Hourglass', 'SharedUpdate')):
+    axes = figure.subplots(1, 3, sharey=True)
+    for one, name in zip(axes, ('Hourglass', 'SharedUpdate', 'GradualUpdate')):
         curves: dict[tuple, list[tuple[int, float]]] = {}
         for row in rows:
             if row['part'] == 'passes' and row.get('name') == name and 'speedup' in row and row['dtype'] == 'bfloat16':
@@ -61,6 +61,6 @@ def draw_gain(rows: Sequence[dict[str, Any]], device: str, path: Path) -> None:
         one.axhline(1, color='gray', linewidth=0.8)
         one.set(title=name, xlabel='tokens of an image', xscale='log')
     axes[0].set_ylabel(f'times as fast as the host\n{device}, bfloat16')
-    if axes[1].get_legend_handles_labels()[1]:
-        axes[1].legend(fontsize=7)
+    if axes[-1].get_legend_handles_labels()[1]:
+        axes[-1].legend(fontsize=7)
     figure.savefig(path, dpi=120)

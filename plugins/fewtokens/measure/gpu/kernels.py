@@ -9,10 +9,11 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from ...ops import cluster_tokens, dense, merge_tokens
+from ...ops import cluster_tokens, dense, merge_pairs, merge_tokens
 from ...ops.hourglass import apply_weights, cluster_widely, reconstruction_weights
 from ...ops.shared_update import merge_lengthened, restore_updated
 from ...ops.spread import LayerNorm, activate_members, norm_members
+from ...ops.ward import merge_nearest_lengthened
 from .timing import Call, Results, captured, in_pytorch, time_calls
 
 
@@ -90,6 +91,21 @@ def ops_of(shape: Shape) -> Iterator[Op]:
         _published(dense.cluster_tokens, wide, grid, clusters, 5, 5, 50.0),
         b * (n * c * size + m * c * 4 + n * 8),
         b * n * 25 * pair * 11,
+    )
+    few, away = n * 77 // 100, n // 8
+    yield Op(
+        'nearest, 0.77 left in 2 rounds',
+        partial(merge_nearest_lengthened, x, few),
+        None,
+        b * (n * c * size + few * c * size + n * 8 + few * 8),
+        b * (n**2 + (n - away) ** 2) // 4 * pair,
+    )
+    yield Op(
+        'pairs, an eighth away',
+        partial(merge_pairs, x, away),
+        None,
+        b * (n * c * size + (n - away) * c * size + n * 8 + (n - away) * 4),
+        b * n**2 // 4 * pair,
     )
     means, labels, _ = merge_tokens(x, grid, clusters, 1, 3, backend='torch')
     z = torch.randn_like(means)

@@ -1,6 +1,5 @@
 """Forward passes of timm's ViTs, whole and with fewer tokens."""
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 
 from ...attach import attach
 from ...ops.grid import Grid
-from ...reducers import Hourglass, Reduced, Reducer, SharedUpdate
+from ...reducers import GradualUpdate, Hourglass, Reduced, Reducer, SharedUpdate
+from ..twins import twin
 from .timing import Call, Results, captured, in_pytorch, time_calls
 
 MODELS = {
@@ -19,7 +19,7 @@ MODELS = {
     'ViT-H': dict(embed_dim=1280, depth=32, num_heads=16),
 }
 PATCH = 16
-TWINS = ('Hourglass', 'SharedUpdate')
+TWINS = ('Hourglass', 'SharedUpdate', 'GradualUpdate')
 """Rows that there is another of, in PyTorch's form."""
 
 
@@ -56,11 +56,12 @@ class Setup:
         return model.to(dtype).eval(), images.to(dtype)
 
     def reducers(self) -> dict[str, Reducer]:
-        """By method: at 640 pixels of a ViT-L (10, 28x28) and (6, 20x20), elsewhere the same shares."""
+        """By method: at 640 pixels of a ViT-L (10, 28x28), (6, 20x20) and every sixth, elsewhere the same shares."""
         depth = MODELS[self.model]['depth']
         after, side = -(-depth * 5 // 12), self.grid * 7 // 10
         shared = SharedUpdate(depth // 4, self.grid // 2)
-        reducers = {'Hourglass': Hourglass(after, side), 'SharedUpdate': shared}
+        gradual = GradualUpdate(tuple(range(0, depth, depth // 4)), 0.35)
+        reducers = {'Hourglass': Hourglass(after, side), 'SharedUpdate': shared, 'GradualUpdate': gradual}
         if self.costs:
             reducers['SharedUpdate, spread=False'] = replace(shared, spread=False)
             reducers['free'] = Free(shared.after, shared.grid)
@@ -93,12 +94,6 @@ def _constants(batch: int, before: int, after: int) -> tuple[Tensor, Tensor]:
         labels = torch.zeros((batch, before), dtype=torch.int64, device='cuda')
         _KEPT[key] = labels, torch.full((batch, after), before / after, device='cuda')
     return _KEPT[key]
-
-
-def twin(model: nn.Module) -> nn.Module:
-    """A copy with the same weights in memory, to attach something else to."""
-    shared = {id(each): each for each in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)
 
 
 def calls_of(setup: Setup, compiled: bool = False) -> dict[str, Call]:

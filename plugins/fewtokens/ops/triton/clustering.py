@@ -60,7 +60,7 @@ def make_plan(batch: int, channels: int, itemsize: int, grid: Grid, clusters: Gr
 
 
 @triton.jit
-def _wait_for_all(counter, arrivals):
+def wait_for_all(counter, arrivals):
     """Until all programs are here: what they wrote before can be read after."""
     tl.debug_barrier()
     tl.atomic_add(counter, 1, sem='acq_rel')
@@ -92,7 +92,7 @@ def cluster_kernel(
             steps.pool(item, x, centers, H, W, GH, GW, C, sxb, sxn, sxc, BLOCK_C, BLOCK_N)
     if STEP == 'all':
         arrivals += programs
-        _wait_for_all(counter, arrivals)
+        wait_for_all(counter, arrivals)
     if STEP == 'measure' or STEP == 'all':
         for item in range(first, n_compare, programs):
             steps.compare(
@@ -101,21 +101,21 @@ def cluster_kernel(
             )  # fmt: skip
     if STEP == 'all' and MEASURED:
         arrivals += programs
-        _wait_for_all(counter, arrivals)
+        wait_for_all(counter, arrivals)
     if STEP == 'median' or (STEP == 'all' and MEASURED):
         for item in range(first, n_median, programs):
             steps.halve_median(item, squared, temperature, H * W, LEAST, BLOCK_M, WHOLE)
     if STEP == 'all':
         for _ in range(iters):
             arrivals += programs
-            _wait_for_all(counter, arrivals)
+            wait_for_all(counter, arrivals)
             for item in range(first, n_average, programs):
                 steps.average(
                     item, x, similar, temperature, fixed, centers, H, W, GH, GW, C, sxb, sxn, sxc, slices,
                     4, REACH, 16, BLOCK_W, 64, BLOCK_S,
                 )  # fmt: skip
             arrivals += programs
-            _wait_for_all(counter, arrivals)
+            wait_for_all(counter, arrivals)
             for item in range(first, n_compare, programs):
                 steps.compare(
                     item, x, centers, similar, squared, labels, H, W, GH, GW, C, sxb, sxn, sxc, parts,
@@ -135,7 +135,7 @@ def cluster_kernel(
             )  # fmt: skip
     if STEP == 'all' and MEMBERS:
         arrivals += programs
-        _wait_for_all(counter, arrivals)
+        wait_for_all(counter, arrivals)
     if STEP == 'members' or (STEP == 'all' and MEMBERS):
         for item in range(first, n_members, programs):
             steps.gather_members(
@@ -236,7 +236,7 @@ def run(
         **plan.options,
     )
     if together:
-        cluster_kernel[(_programs(x.device),)](
+        cluster_kernel[(count_programs(x.device),)](
             **arguments, STEP='all', num_warps=WARPS, num_stages=STAGES, launch_cooperative_grid=True
         )
         return result
@@ -252,7 +252,7 @@ PROGRAMS_EACH = 2
 """Programs that wait for each other, on one multiprocessor: all must find room at once."""
 
 
-def _programs(device: torch.device) -> int:
+def count_programs(device: torch.device) -> int:
     return PROGRAMS_EACH * _multiprocessors(device)
 
 

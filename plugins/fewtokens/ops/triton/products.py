@@ -1,4 +1,4 @@
-"""Matrix products of float32 accuracy whose one side is as the tokens were given: half precision stays exact."""
+"""Matrix products of float32 accuracy where a side is as the tokens were given: half precision stays exact."""
 
 import os
 
@@ -33,6 +33,16 @@ def add_product_left(wide, given, acc):
             acc = _dot(rest, given, acc)
         acc = _dot(low, given, acc)
         acc = _dot(high, given, acc)
+    return acc
+
+
+@triton.jit
+def add_narrow_product(one, other, acc):
+    """acc + one @ other, both in the tokens' type."""
+    if one.dtype == tl.float32:
+        acc = tl.dot(one, other, acc, input_precision='tf32x3')
+    else:
+        acc = _dot(one, other, acc)
     return acc
 
 
