@@ -116,9 +116,8 @@ def _activate_in_parts(
     step = max(1, PART // hidden.shape[-1])
     parts = (each.flatten(0, -2).split(step) for each in (hidden, deviation, out))
     for row, apart, into in zip(*parts):
-        offset = apart * gain
-        above = activation(row + offset)
-        torch.add(above, activation(torch.sub(row, offset, out=offset)), out=into).mul_(0.5)
+        above, below = (activation(torch.addcmul(row, apart, gain, value=sign)) for sign in (1, -1))
+        torch.lerp(above, below, 0.5, out=into)
     return out
 
 
