@@ -22,7 +22,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import fewtokens.openmmlab  # noqa: F401, I001  before any other OpenMMLab package
-from fewtokens import GradualUpdate, SharedUpdate
+from fewtokens import AvgPool, GradualUpdate, SharedUpdate
 from fewtokens.attach import only_host
 from fewtokens.cli.options import HelpFormatter, at_least
 from fewtokens.cli.run import run
@@ -38,8 +38,15 @@ SIDE = 640
 """Of the image, in pixels: 40 x 40 patches of 16."""
 ON_GRID = (SharedUpdate(after=3, grid=24),)
 ANY = (*ON_GRID, GradualUpdate(after=(0, 3, 6, 9), keep=0.35))
-IN_14 = (SharedUpdate(after=3, grid=10),)
-SWIN = (SharedUpdate(after=4, grid=5),)
+
+
+def in_windows(after: int, grid: int) -> tuple[Reducer, ...]:
+    """With means of places, whose merging costs next to nothing: what is lost then is the host's."""
+    return SharedUpdate(after, grid), AvgPool(after, grid)
+
+
+IN_14, STAGES_OF_14 = in_windows(3, 10), in_windows(4, 10)
+SWIN, SWIN_V2 = in_windows(4, 5), in_windows(4, 6)
 SMALL = dict(embed_dims=384, num_layers=12, num_heads=6)
 
 
@@ -80,13 +87,13 @@ def of_hugging_face(name: str, *others: Any, side: int = SIDE, **options: Any) -
     return Sample(make, *others, side=side)
 
 
-def of_hugging_face_swin(name: str, window: int, grid: int, side: int) -> Sample:
+def of_hugging_face_swin(name: str, window: int, reducers: tuple[Reducer, ...], side: int) -> Sample:
     options = dict(image_size=side, embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), window_size=window)
 
     def make() -> nn.Module:
         return getattr(transformers, f'{name}Model')(getattr(transformers, f'{name}Config')(**options))
 
-    return Sample(make, (SharedUpdate(after=4, grid=grid),), side)
+    return Sample(make, reducers, side)
 
 
 def of_openmmlab(scope: str, kind: str, *others: Any, side: int = SIDE, **options: Any) -> Sample:
@@ -118,16 +125,17 @@ def depth_anything() -> nn.Module:
 
 SAMPLES = {
     'timm VisionTransformer, DINOv2': of_timm('vit_small_patch14_dinov2', side=560),
+    'timm VisionTransformer, DINOv2 base': of_timm('vit_base_patch14_dinov2', side=560),
     'timm Eva, DINOv3': of_timm('vit_small_patch16_dinov3'),
     'timm Eva, EVA-02': of_timm('eva02_small_patch14_224', side=560),
     'timm Beit': of_timm('beit_base_patch16_224', ON_GRID, embed_dim=384, num_heads=6),
     'timm VisionTransformerRelPos': of_timm('vit_relpos_small_patch16_224', ON_GRID),
     'timm VisionTransformerSAM': Sample(of_timm_sam, IN_14),
     'timm HieraDet, SAM 2 tiny': Sample(
-        lambda: timm.create_model('sam2_hiera_tiny', num_classes=0), (SharedUpdate(after=4, grid=10),), 1024
+        lambda: timm.create_model('sam2_hiera_tiny', num_classes=0), STAGES_OF_14, 1024
     ),
     'timm Swin v1': of_timm('swin_small_patch4_window7_224', SWIN, side=672),
-    'timm Swin v2': of_timm('swinv2_small_window8_256', (SharedUpdate(after=4, grid=6),), side=640),
+    'timm Swin v2': of_timm('swinv2_small_window8_256', SWIN_V2, side=640),
     'Hugging Face ViT': of_hugging_face('ViT'),
     'Hugging Face DINOv2': of_hugging_face('Dinov2', patch_size=14, side=560),
     'Hugging Face DINOv3': of_hugging_face('DINOv3ViT'),
@@ -136,13 +144,13 @@ SAMPLES = {
     'Hugging Face BEiT': of_hugging_face('Beit', ON_GRID, use_relative_position_bias=True),
     'Hugging Face SAM': of_hugging_face('SamVision', IN_14, mlp_dim=1536, global_attn_indexes=[2, 5, 8, 11]),
     'Hugging Face SAM 2 tiny': Sample(
-        lambda: transformers.Sam2VisionModel(transformers.Sam2VisionConfig()), (SharedUpdate(after=4, grid=10),), 1024
+        lambda: transformers.Sam2VisionModel(transformers.Sam2VisionConfig()), STAGES_OF_14, 1024
     ),
-    'Hugging Face Swin v1': of_hugging_face_swin('Swin', 7, 5, 672),
-    'Hugging Face Swin v2': of_hugging_face_swin('Swinv2', 8, 6, 640),
+    'Hugging Face Swin v1': of_hugging_face_swin('Swin', 7, SWIN, 672),
+    'Hugging Face Swin v2': of_hugging_face_swin('Swinv2', 8, SWIN_V2, 640),
     'torchvision VisionTransformer': Sample(of_torchvision_vit),
     'torchvision Swin v1': Sample(torchvision.models.swin_s, SWIN, 672),
-    'torchvision Swin v2': Sample(torchvision.models.swin_v2_s, (SharedUpdate(after=4, grid=6),), 640),
+    'torchvision Swin v2': Sample(torchvision.models.swin_v2_s, SWIN_V2, 640),
     'OpenMMLab ViT': of_openmmlab('mmseg', 'VisionTransformer', img_size=SIDE, final_norm=True, **SMALL),
     'OpenMMLab BEiT': of_openmmlab('mmseg', 'BEiT', ON_GRID, img_size=SIDE, qv_bias=True, **SMALL),
     'OpenMMLab Swin': of_openmmlab('mmdet', 'SwinTransformer', SWIN, side=672, depths=(2, 2, 18, 2)),

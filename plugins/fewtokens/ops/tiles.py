@@ -47,9 +47,7 @@ class Tiles:
         near = centers[:, self.candidates].flatten(0, 1)
         # Of each center once, not in each tile that it is near.
         bias = centers.square().sum(-1).neg()[:, self.candidates].flatten(0, 1)[:, None]
-        similar = torch.baddbmm(
-            bias.expand(-1, tiled.shape[2], -1), tiled.flatten(0, 1), near.transpose(1, 2), alpha=2
-        )
+        similar = torch.baddbmm(bias.expand(-1, tiled.shape[2], -1), tiled.flatten(0, 1), near.transpose(1, 2), alpha=2)
         return similar.unflatten(0, tiled.shape[:2]).masked_fill_(self.forbidden, -torch.inf)
 
     def average(self, tiled: Tensor, weights: Tensor, centers: Tensor) -> Tensor:
