@@ -1,4 +1,4 @@
-"""Models whose linear layers were quantised, as PyTorch does it for CPUs: what their libraries can run, runs reduced."""
+"""Models whose linear layers PyTorch has quantised for CPUs: what their libraries can run, runs reduced."""
 
 import pytest
 import timm

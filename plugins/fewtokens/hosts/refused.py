@@ -24,8 +24,8 @@ REFUSED = {
 
 
 COMPILED_AWAY = (
-    'its blocks were compiled away, by torch.jit, torch.fx or torch.export: attach to the model that it was made of, and '
-    'make it of that'
+    'its blocks were compiled away, by torch.jit, torch.fx or torch.export: attach to the model that it was made '
+    'of, and make it anew of that'
 )
 
 
