@@ -25,8 +25,7 @@ from fewtokens.ops.labels import take_by_label
 from fewtokens.plugin import text_of
 from fewtokens.reducers import Reduced, Reducer
 
-from .real.dinov2 import PATCH, load_model
-from .real.photographs import as_input
+from .real.dinov2 import PATCH, as_input, load_model
 
 
 @REDUCERS.register_module()

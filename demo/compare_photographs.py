@@ -11,12 +11,12 @@ from fewtokens.cli.options import HelpFormatter, at_least
 from fewtokens.measure.files import shown
 from fewtokens.measure.variants import environment_of
 from fewtokens.report.features import with_metrics
+from fewtokens.report.photographs import bundled_photographs, read_photographs
 from fewtokens.report.table import format_table
 
 from .real.compare import Agreement, decoder_share, default_plugins, make_rows, measure_rows, view_all
-from .real.dinov2 import NATIVE, PATCH, load_model
+from .real.dinov2 import NATIVE, PATCH, as_input, load_model
 from .real.page import draw_views, write_page
-from .real.photographs import as_input, bundled_photographs, read_photographs
 
 SHOWN = 12
 """Photographs on the page: it holds all its pictures."""

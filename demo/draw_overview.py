@@ -14,11 +14,11 @@ from fewtokens.cli.options import HelpFormatter, at_least
 from fewtokens.measure.files import shown, write_whole
 from fewtokens.measure.rows import Row
 from fewtokens.report.curve import as_png
+from fewtokens.report.photographs import bundled_photographs
 
 from .real.compare import make_rows, measure_rows, view_all
 from .real.dinov2 import NATIVE, load_model
 from .real.page import Shown, draw_views
-from .real.photographs import bundled_photographs
 
 PHOTOGRAPHS = ('astronaut', 'chelsea', 'coffee')
 """In the public domain, so that a picture of them can be shown anywhere."""

@@ -28,6 +28,10 @@ DATASETS = {'MSR-VTT 1k-A (9k)': 'msrvtt-9k', 'ActivityNet': 'activitynet', 'MSV
 ALGORITHMS = {'none': 'clip4clip', 'k-medoids': 'kmedoids', 'spectral': 'spectral'}
 
 SEGMENTER = 'https://www.rocq.inria.fr/cluster-willow/rstrudel/segmenter/checkpoints'
+MASKDINO = (
+    'https://github.com/IDEA-Research/detrex-storage/releases/download/maskdino-v0.1.0/'
+    'maskdino_swinl_50ep_300q_hid2048_3sd1'
+)
 DPT = 'https://github.com/isl-org/DPT/releases/download/1_0'
 COCO = 'COCO 2017 (val2017 and its annotations)'
 OPENMMLAB_SWIN = '[Shifted windows](differences.md#hourglass) have a mask of their own.'
@@ -45,7 +49,14 @@ DOWNLOADS = {
     "checkpoint.pth) through `tools/convert_checkpoint.py`; VOC 2010 with Pascal Context's labels",
     ('detection', 'COCO', 'DINO'): "detrex's DINO Swin-L 384 with five scales, 36 epochs, through "
     f'`tools/convert_checkpoint.py`; {COCO}',
-    ('', 'COCO', 'MaskDINO'): f"MaskDINO's Swin-L 384, 50 epochs, of its own repository or of detrex; {COCO}",
+    (
+        'instance',
+        'COCO',
+        'MaskDINO',
+    ): f"[MaskDINO's weights]({MASKDINO}_instance_maskenhanced_mask52.3ap_box59.0ap.pth) "
+    f'through `tools/convert_checkpoint.py`; {COCO}',
+    ('panoptic', 'COCO', 'MaskDINO'): f"[MaskDINO's weights]({MASKDINO}_panoptic_58.3pq.pth) "
+    f'through `tools/convert_checkpoint.py`; {COCO}',
     ('', 'COCO', 'Mask2Former'): "Mask2Former's Swin-L IN21k 384, 100 epochs, of detectron2's model zoo, through "
     f'`tools/convert_checkpoint.py`; {COCO}',
     ('', 'ADE20K', 'Mask2Former'): "Mask2Former's Swin-L IN21k 384, 160k steps, of detectron2's model zoo, through "
@@ -69,7 +80,6 @@ REASONS = {
     ('ACT', ''): 'another method, which the paper compares with',
     ('ToMe', 'SWAG'): "`ToMe(tuple(range(depth)), r)` goes on timm's ViT as a plugin",
     ('ToMe', ''): 'another method, which the paper compares with',
-    ('Hourglass', 'MaskDINO'): 'OpenMMLab has no MaskDINO',
     ('Hourglass', 'Mask2Former'): "mmdet's `mask2former_vis` takes the plugin on its Swin; no config is made yet",
     ('Hourglass', 'OneFormer'): '[in transformers](hugging_face_swin.md), as a plugin; OpenMMLab has no OneFormer',
     ('Hourglass', 'SWAG'): "goes on [torchvision's ViT](torchvision.md) as a plugin; no config of OpenMMLab",
@@ -80,6 +90,7 @@ DIFFERENCES = {
     'Segmenter': "Reconstruction weights add up to one (`normalize='l2'` is the published). Published figures come "
     'from another counter: of the host alone it differs by 0.9 to 1.8 %.',
     'DINO': OPENMMLAB_SWIN,
+    'MaskDINO': f"{OPENMMLAB_SWIN} MaskDINO itself is [ours, of mmdet's parts](differences.md#maskdino).",
     'Mask2Former': OPENMMLAB_SWIN,
 }
 NOTES = {

@@ -14,8 +14,7 @@ from fewtokens.measure.rows import Row
 from fewtokens.measure.variants import FUSED, Variant, benchmark_rows
 from fewtokens.openmmlab.registry import parse_plugin
 
-from .dinov2 import NATIVE, SaliencyModel
-from .photographs import as_input
+from .dinov2 import NATIVE, SaliencyModel, as_input
 
 COSINE, DIFFERENCE, IOU = 'cosine', 'map difference', 'map IoU'
 """Metrics in percent: of patch features with the full model's, a mean over tokens; of the decoder's maps the mean

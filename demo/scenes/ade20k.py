@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from fewtokens.measure.progress import progress_bar
+import numpy as np
 
-from .splits import check_sizes, draw_scene, write_image
+from .splits import check_sizes, draw_scene, write_split
 from .textures import load_textures
 
 
@@ -24,12 +24,9 @@ def write_ade20k(out: str | os.PathLike, counts: dict[str, int], size: int = 256
     check_sizes(size, counts)
     textures = load_textures()
     for split, count in counts.items():
-        images, annotations = (Path(out) / kind / split for kind in ('images', 'annotations'))
-        images.mkdir(parents=True, exist_ok=True)
-        annotations.mkdir(parents=True, exist_ok=True)
-        with progress_bar(count, f'drawing {split} scenes') as bar:
-            for number in range(count):
-                image, labels, _ = draw_scene(textures, size, seed, split, number)
-                write_image(images / f'{number:05d}.jpg', image[..., ::-1])
-                write_image(annotations / f'{number:05d}.png', labels + 1)
-                bar.update()
+
+        def draw(number: int, split: str = split) -> tuple[np.ndarray, np.ndarray]:
+            image, labels, _ = draw_scene(textures, size, seed, split, number)
+            return image, labels + 1
+
+        write_split(Path(out), 'annotations', split, count, draw)

@@ -1,15 +1,12 @@
 """Writes rooms to disk with their depth, in the layout that DepthDataset reads."""
 
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from fewtokens.measure.progress import progress_bar
-
 from .rooms import compose_room
-from .splits import check_sizes, write_image
+from .splits import check_sizes, generator_of, write_split
 from .textures import load_textures
 
 METRE = 256
@@ -30,13 +27,9 @@ def write_depth(out: str | os.PathLike, counts: dict[str, int], size: int = 448,
     check_sizes(size, counts)
     textures = load_textures()
     for split, count in counts.items():
-        images, depths = (Path(out) / kind / split for kind in ('images', 'depth'))
-        images.mkdir(parents=True, exist_ok=True)
-        depths.mkdir(parents=True, exist_ok=True)
-        with progress_bar(count) as bar:
-            for number in range(count):
-                rng = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
-                image, depth = compose_room(rng, textures, size)
-                write_image(images / f'{number:05d}.jpg', image[..., ::-1])
-                write_image(depths / f'{number:05d}.png', (depth * METRE).round().astype(np.uint16))
-                bar.update()
+
+        def draw(number: int, split: str = split) -> tuple[np.ndarray, np.ndarray]:
+            image, depth = compose_room(generator_of(seed, split, number), textures, size)
+            return image, (depth * METRE).round().astype(np.uint16)
+
+        write_split(Path(out), 'depth', split, count, draw)

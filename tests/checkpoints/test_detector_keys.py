@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from maskdino_literal import PublishedHead
 from torch import nn
 from torch.nn import functional as F
 
@@ -142,7 +143,8 @@ def test_detrex():
     decoder = {f'transformer.decoder.{name}': value for name, value in heads.items()}
     assert 'transformer.decoder.class_embed.2.weight' in decoder  # two layers, and the proposals of the encoder
     assert weights['neck.extra_convs.0.conv.bias'].shape == (256,)
-    assert_same_weights(model, convert_keys({**weights, **decoder, 'criterion.empty_weight': torch.ones(81)}))
+    weights |= {**decoder, 'criterion.empty_weight': torch.ones(81)}
+    assert_same_weights(model, convert_keys(weights))
 
     query, box = torch.randn(3, 256), [(f'bbox_embed.1.layers.{i}', i < 2) for i in range(3)]
     expected = query
@@ -150,6 +152,16 @@ def test_detrex():
         expected = F.linear(expected, weights[f'{layer}.weight'], weights[f'{layer}.bias'])
         expected = expected.relu() if activated else expected
     torch.testing.assert_close(model.bbox_head.reg_branches[1](query), expected)
+
+    # The authors make half as many waves of a box as mmdet does today.
+    from mmdet.models.layers import coordinate_to_encoding
+
+    boxes, name = torch.rand(1, 5, 4), 'transformer.decoder.ref_point_head.layers.0.weight'
+    weights[name] = torch.randn(256, 512)
+    model.load_state_dict(convert_keys(weights))
+    expected = coordinate_to_encoding(boxes, num_feats=128) @ weights[name].T
+    found = coordinate_to_encoding(boxes, num_feats=256) @ model.decoder.ref_point_head.layers[0].weight.T
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize('config, layout', [(PANOPTIC, 'auto'), (SEMANTIC, 'mask2former-mmseg')])
@@ -161,6 +173,22 @@ def test_mask2former(config, layout):
     assert_same_weights(model, converted)
     older = {name.replace('.query_feat.', '.static_query.'): value for name, value in weights.items()}
     assert older.keys() != weights.keys() and convert_keys(older, layout).keys() == converted.keys()
+
+
+@pytest.mark.parametrize('task, classes', [('instance', 80), ('panoptic', 133)])
+def test_maskdino(task, classes):
+    """At the published sizes: 223 million parameters, and all that a published file has a second time."""
+    model = build_model(load_config(ROOT / f'configs/_base_/maskdino_swin-l_coco-{task}.py'), device='meta')
+    with torch.device('meta'):
+        head = PublishedHead([192, 384, 768, 1536], classes).state_dict()
+    weights = {f'sem_seg_head.{name}': value for name, value in head.items()}
+    weights |= {
+        replaced(name, SWIN_NAMES): value for name, value in model.state_dict().items() if name.startswith('backbone.')
+    }
+    assert {f'sem_seg_head.predictor.decoder.bbox_embed.{i}.layers.2.bias' for i in range(9)} <= weights.keys()
+    model.load_state_dict(convert_keys({**weights, 'criterion.empty_weight': torch.ones(classes + 1)}))
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6) == 223
+    assert model.panoptic_head.boxes_from_masks == (task == 'instance')
 
 
 def attended(weights, name, query, image):

@@ -51,7 +51,7 @@ def count(config, reducer):
 
 
 def test_every_published_setting_has_a_config():
-    assert len(HOURGLASS) == 9 and len(SWIN) == 7 and len(TOME) == 9
+    assert len(HOURGLASS) == 9 and len(SWIN) == 13 and len(TOME) == 9
 
 
 @pytest.mark.parametrize('path', TOME, ids=lambda path: path.stem)

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 import fewtokens
 from demo.real.compare import Agreement, default_plugins, make_rows, view_all
-from demo.real.dinov2 import NATIVE, load_model, read_weights, weights_file
-from demo.real.photographs import as_input, bundled_photographs
+from demo.real.dinov2 import NATIVE, as_input, load_model, read_weights, weights_file
+from fewtokens.report.photographs import bundled_photographs
 
 
 @pytest.fixture(scope='module')
@@ -100,3 +100,9 @@ def test_default_settings_scale_with_the_tokens():
         'SharedUpdate(after=2, grid=18)',
     ]
     assert default_plugins(756)[3] == 'Hourglass(after=6, grid=29)'
+
+
+def test_inputs_are_normalized():
+    image = as_input(np.full((14, 28, 3), 255, np.uint8))
+    assert image.shape == (1, 3, 14, 28)
+    assert image[0, :, 0, 0].tolist() == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])

@@ -10,8 +10,8 @@ from models import randomize
 from torch.nn import functional as F
 
 import fewtokens
-from demo.real.dinov2 import NATIVE, load_model
-from demo.real.photographs import as_input, bundled_photographs
+from demo.real.dinov2 import NATIVE, as_input, load_model
+from fewtokens.report.photographs import bundled_photographs
 
 NAMES = {
     r'^(cls_token|mask_token)$': r'embeddings.\1',

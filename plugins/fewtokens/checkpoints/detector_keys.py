@@ -6,6 +6,7 @@ Rules for `checkpoint_keys`: layouts, key names, what is left out, and what has 
 import math
 import re
 
+import torch
 from torch import Tensor
 
 from ..ops.relative_positions import relative_offsets
@@ -16,14 +17,15 @@ LAYOUTS = {
     'detrex': r'transformer\.decoder\.layers\.0\.attentions\.1\.sampling_offsets\.weight',
     'mask2former': _MASK2FORMER_KEY,
     'mask2former-mmseg': _MASK2FORMER_KEY,
+    'maskdino': r'sem_seg_head\.predictor\.decoder\.layers\.0\.cross_attn\.sampling_offsets\.weight',
     'swin': r'layers\.0\.downsample\.reduction\.weight',
     'timm-swin': r'layers\.1\.downsample\.reduction\.weight',
 }
 # Losses, normalisation of images, and the classifier of the pretraining with its norm; in Swin, what follows from the
-# window's side; in detrex, the prediction heads a second time, as its decoder refers to them.
+# window's side; in detrex and MaskDINO, what is there a second time, as more than one part refers to it.
 DROPPED = re.compile(
     r'criterion\.|pixel_(mean|std)$|(head|norm)\.|(.*\.)?(attn_mask|relative_position_index)$'
-    r'|transformer\.decoder\.(class|bbox)_embed\.'
+    r'|transformer\.decoder\.(class|bbox)_embed\.|sem_seg_head\.predictor\.((decoder\.)?bbox_embed|decoder_norm)\.'
 )
 # ADE20K's 50 classes of stuff, in the order of its 150: mmdet's panoptic classes are the things, then the stuff.
 ADE20K_STUFF = (
@@ -63,7 +65,7 @@ _DETREX = (
 )
 _PIXEL_ENCODER = r'sem_seg_head\.pixel_decoder\.transformer\.encoder\.layers\.(\d+)\.'
 _PREDICTOR = r'sem_seg_head\.predictor\.'
-_MASK2FORMER_HEAD = (
+_PIXEL_DECODER = (
     (r'sem_seg_head\.pixel_decoder\.input_proj\.(\d+)\.0\.', r'pixel_decoder.input_convs.\1.conv.'),
     (r'sem_seg_head\.pixel_decoder\.input_proj\.(\d+)\.1\.', r'pixel_decoder.input_convs.\1.gn.'),
     (r'sem_seg_head\.pixel_decoder\.transformer\.level_embed$', 'pixel_decoder.level_encoding.weight'),
@@ -77,6 +79,9 @@ _MASK2FORMER_HEAD = (
     (r'sem_seg_head\.pixel_decoder\.layer_1\.norm\.', 'pixel_decoder.output_convs.0.gn.'),
     (r'sem_seg_head\.pixel_decoder\.layer_1\.weight$', 'pixel_decoder.output_convs.0.conv.weight'),
     (r'sem_seg_head\.pixel_decoder\.mask_features\.', 'pixel_decoder.mask_feature.'),
+)
+_MASK2FORMER_HEAD = (
+    *_PIXEL_DECODER,
     # A layer attends to the image first, then among the queries.
     (rf'{_PREDICTOR}transformer_cross_attention_layers\.(\d+)\.multihead_attn\.',
      r'transformer_decoder.layers.\1.cross_attn.attn.'),
@@ -93,10 +98,28 @@ _MASK2FORMER_HEAD = (
     (rf'{_PREDICTOR}class_embed\.', 'cls_embed.'),
     *((rf'{_PREDICTOR}mask_embed\.layers\.{i}\.', f'mask_embed.{2 * i}.') for i in range(3)),
 )  # fmt: skip
+_MASKDINO_DECODER = rf'{_PREDICTOR}decoder\.layers\.(\d+)\.'
+_MASKDINO_HEAD = (
+    *_PIXEL_DECODER,
+    (rf'{_MASKDINO_DECODER}self_attn\.', r'decoder.layers.\1.self_attn.attn.'),
+    (rf'{_MASKDINO_DECODER}cross_attn\.', r'decoder.layers.\1.cross_attn.'),
+    # Norms are numbered as in DETR, whose queries attend to themselves later; layers here have them in order.
+    *((rf'{_MASKDINO_DECODER}norm{old}\.', rf'decoder.layers.\1.norms.{new}.') for new, old in enumerate((2, 1, 3))),
+    (rf'{_MASKDINO_DECODER}linear1\.', r'decoder.layers.\1.ffn.layers.0.0.'),
+    (rf'{_MASKDINO_DECODER}linear2\.', r'decoder.layers.\1.ffn.layers.1.'),
+    (rf'{_PREDICTOR}decoder\.(norm|ref_point_head)\.', r'decoder.\1.'),
+    (rf'{_PREDICTOR}enc_output\.', 'memory_trans_fc.'),
+    (rf'{_PREDICTOR}enc_output_norm\.', 'memory_trans_norm.'),
+    (rf'{_PREDICTOR}class_embed\.', 'cls_embed.'),
+    (rf'{_PREDICTOR}mask_embed\.', 'mask_embed.'),
+    (rf'{_PREDICTOR}_bbox_embed\.', 'bbox_embed.'),
+    (rf'{_PREDICTOR}label_enc\.', 'dn_query_generator.label_embedding.'),
+)
 RULES = {
     'detrex': _DETREX,
     'mask2former': (*_BACKBONE, *((old, f'panoptic_head.{new}') for old, new in _MASK2FORMER_HEAD)),
     'mask2former-mmseg': (*_BACKBONE, *((old, f'decode_head.{new}') for old, new in _MASK2FORMER_HEAD)),
+    'maskdino': (*_BACKBONE, *((old, f'panoptic_head.{new}') for old, new in _MASKDINO_HEAD)),
     'swin': tuple((old, f'backbone.{new}') for old, new in _SWIN),
     # timm has a merging of patches at the beginning of the stage that it leads to.
     'timm-swin': (
@@ -110,11 +133,13 @@ RULES = {
 
 
 def adapt_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What names alone don't do: the order of merged patches, positions within windows, the order of classes."""
+    """What names alone don't do: orders of merged patches and of classes, positions within windows, DINO's waves."""
     result = {}
     for key, value in weights.items():
         if '.downsample.' in key:
             value = _reorder_merged_patches(value)
+        elif key == 'decoder.ref_point_head.layers.0.weight' and value.shape[1] == 2 * len(value):
+            value = _spread_waves(value)
         result[key] = value
         if key.endswith('relative_position_bias_table'):
             side = (math.isqrt(len(value)) + 1) // 2
@@ -132,3 +157,9 @@ def _reorder_merged_patches(weight: Tensor) -> Tensor:
     Swin goes through the 2 x 2 patches column by column; the unfolding in mmdet and mmseg row by row.
     """
     return weight.unflatten(-1, (2, 2, -1)).permute(*range(weight.ndim - 1), -1, -2, -3).flatten(-3).contiguous()
+
+
+def _spread_waves(weight: Tensor) -> Tensor:
+    """For twice as many waves to each side of a box, as mmdet's DINO has since 3.5.1: every second is one of before."""
+    sides = weight.unflatten(1, (4, -1, 1, 2))  # sine and cosine
+    return torch.cat([sides, torch.zeros_like(sides)], dim=3).flatten(1)

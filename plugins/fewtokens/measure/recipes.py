@@ -33,6 +33,11 @@ class Method:
     places: int = 1
     options: dict[str, tuple] = dataclasses.field(default_factory=dict)
 
+    @property
+    def start(self) -> int:
+        """The first place that is tried. Before block 0 patches are worth merging by likeness, not on a grid."""
+        return int(self.reducer.keeps_grid)
+
 
 # A further option to try is one more entry in `options`.
 METHODS = (
@@ -43,10 +48,17 @@ METHODS = (
 )
 
 
-def first_places(sites: Sites) -> list[int]:
+def first_places(sites: Sites, method: Method) -> list[int]:
     """Places for the first stage, from early to late."""
     last = max(1, int(LAST * sites.depth))
-    return [place for place, grid in enumerate(sites.grids) if grid and 1 <= place <= last]
+    return [place for place, grid in enumerate(sites.grids) if grid and method.start <= place <= last]
+
+
+def spread_places(sites: Sites, method: Method) -> list[int]:
+    """Some of them, from the first to the last."""
+    places = first_places(sites, method)
+    count = min(SPREAD, len(places))
+    return [places[i * (len(places) - 1) // max(1, count - 1)] for i in range(count)]
 
 
 def next_place(sites: Sites, place: int) -> int | None:
@@ -149,7 +161,8 @@ class Recipe:
     def _moved(self, sites: Sites) -> Iterator['Recipe']:
         def possible(places: tuple[int, ...]) -> bool:
             known = all(0 <= place < sites.depth and sites.grids[place] for place in places)
-            return known and places[0] in first_places(sites) and all(a < b for a, b in itertools.pairwise(places))
+            rising = all(a < b for a, b in itertools.pairwise(places))
+            return known and rising and places[0] in first_places(sites, self.method)
 
         for index, shift in itertools.product(range(len(self.places)), (-1, 1)):
             places = list(self.places)
@@ -169,12 +182,9 @@ class Recipe:
 
 def first_recipes(sites: Sites, methods: tuple[Method, ...] = METHODS) -> list[Recipe]:
     """A spread over methods and places to begin with."""
-    places = first_places(sites)
-    spread = [
-        places[i * (len(places) - 1) // max(1, min(SPREAD, len(places)) - 1)] for i in range(min(SPREAD, len(places)))
-    ]
     found = []
     for method in methods:
+        spread = spread_places(sites, method)
         if not method.reducer.keeps_grid:
             if not sites.relative_positions:
                 last = max(place for place, grid in enumerate(sites.grids) if grid) * 3 // 4

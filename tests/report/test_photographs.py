@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.real.photographs import as_input, bundled_photographs, read_photographs, square
+from fewtokens.report.photographs import bundled_photographs, read_photographs, square
 
 
 def test_bundled_photographs_are_squares():
@@ -48,9 +48,3 @@ def test_a_folder_without_pictures(tmp_path):
         read_photographs(tmp_path, 28)
     with pytest.raises(FileNotFoundError, match='there is no folder'):
         read_photographs(tmp_path / 'none', 28)
-
-
-def test_inputs_are_normalized():
-    image = as_input(np.full((14, 28, 3), 255, np.uint8))
-    assert image.shape == (1, 3, 14, 28)
-    assert image[0, :, 0, 0].tolist() == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
