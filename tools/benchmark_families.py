@@ -193,10 +193,10 @@ def main() -> None:
     parser.add_argument('--warmup', type=at_least(0), default=1, help='rounds before those, which are not counted')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/bench'), help='folder of the JSON file')
     args = parser.parse_args()
-    torch.set_num_threads(1)
     names = [name for name in SAMPLES if any(part in name for part in args.only or [''])]
     if not names:
         raise ValueError(f'--only {" ".join(args.only)} is in no name of: {", ".join(SAMPLES)}')
+    torch.set_num_threads(1)
     environment = describe_environment(torch.device('cpu'), rounds=args.rounds, warmup=args.warmup)
     file, rows = args.out / f'families-{datetime.date.today()}.json', []
     for name in names:
