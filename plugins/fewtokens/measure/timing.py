@@ -51,15 +51,15 @@ def seconds_interleaved(
     rounds: int,
     warmup: int,
     device: torch.device | str = 'cpu',
-    now: Callable[[], float] = time.perf_counter,
+    now: Callable[[], float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """What each row took in each round, [rounds]: see `time_interleaved`; `now` gives seconds."""
+    """What each row took in each round, [rounds]: see `time_interleaved`; `now` gives seconds, those of the clock if left out."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     with progress_bar((rounds + warmup) * len(rows), 'timing') as bar:
         for number in range(warmup + rounds):
             for name, context in rows.items():
                 with context():
-                    elapsed = _time(call, torch.device(device), now)
+                    elapsed = _time(call, torch.device(device), now or time.perf_counter)
                 if number >= warmup:
                     seconds[name].append(elapsed)
                 bar.update()
