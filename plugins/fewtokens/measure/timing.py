@@ -53,7 +53,7 @@ def seconds_interleaved(
     device: torch.device | str = 'cpu',
     now: Callable[[], float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """What each row took in each round, [rounds]: see `time_interleaved`; `now` gives seconds, those of the clock if left out."""
+    """What each row took in each round, [rounds]: see `time_interleaved`; `now` gives seconds, as a clock does."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     with progress_bar((rounds + warmup) * len(rows), 'timing') as bar:
         for number in range(warmup + rounds):
