@@ -21,7 +21,7 @@ PAGE = ROOT / 'docs/published_rows.md'
 MACS = ROOT / 'docs/figures/published_macs.json'
 CLAIM = re.compile(
     r'Published: (?P<host_macs>[\d.]+) to (?P<macs>[\d.]+) GMACs'
-    r'(?:(?P<backbone> of the backbone)? at (?P<height>\d+) x (?P<width>\d+))?[^,]*, '
+    r'(?:(?P<backbone> of the backbone)? at (?:(?P<frames>\d+) frames of )?(?P<height>\d+) x (?P<width>\d+))?[^,]*, '
     r'(?P<host_value>[\d.]+) to (?P<value>[\d.]+) (?P<metric>[\w ]+)'
 )
 DATASETS = {'MSR-VTT 1k-A (9k)': 'msrvtt-9k', 'ActivityNet': 'activitynet', 'MSVD': 'msvd', 'LSMDC': 'lsmdc'}
@@ -61,8 +61,8 @@ DOWNLOADS = {
     f'`tools/convert_checkpoint.py`; {COCO}',
     ('', 'ADE20K', 'Mask2Former'): "Mask2Former's Swin-L IN21k 384, 160k steps, of detectron2's model zoo, through "
     '`tools/convert_checkpoint.py` (semantic: `--arch mask2former-mmseg`); ADE20K (ADEChallengeData2016)',
-    ('', '', 'Mask2Former'): "Video Mask2Former's Swin-L, 8 epochs, of its model zoo; YouTubeVIS of that year (its "
-    'server scores the answers)',
+    ('', '', 'Mask2Former'): "Video Mask2Former's Swin-L, 8 epochs, of its model zoo, through "
+    '`tools/convert_checkpoint.py --arch mask2former-vis`; YouTubeVIS of that year (its server scores the answers)',
     ('', '', 'OneFormer'): "OneFormer's Swin-L, 160k steps at 1280; ADE20K (ADEChallengeData2016)",
     ('depth', 'KITTI', ''): f"[DPT's weights]({DPT}/dpt_hybrid_kitti-cb926ef4.pt); KITTI raw, Eigen's split",
     ('depth', 'NYUv2', ''): f"[DPT's weights]({DPT}/dpt_hybrid_nyu-2ce69ec7.pt); NYU Depth v2",
@@ -80,7 +80,6 @@ REASONS = {
     ('ACT', ''): 'another method, which the paper compares with',
     ('ToMe', 'SWAG'): "`ToMe(tuple(range(depth)), r)` goes on timm's ViT as a plugin",
     ('ToMe', ''): 'another method, which the paper compares with',
-    ('Hourglass', 'Mask2Former'): "mmdet's `mask2former_vis` takes the plugin on its Swin; no config is made yet",
     ('Hourglass', 'OneFormer'): '[in transformers](hugging_face_swin.md), as a plugin; OpenMMLab has no OneFormer',
     ('Hourglass', 'SWAG'): "goes on [torchvision's ViT](torchvision.md) as a plugin; no config of OpenMMLab",
     ('Hourglass', 'SAM'): 'goes on [SAM](segment_anything.md) as a plugin; no config of OpenMMLab',
@@ -97,6 +96,8 @@ NOTES = {
     'mask2former_swin-l_ade20k-640x640_8-8x8': 'counted with after=7',
     'mask2former_swin-l_coco-instance_12-8x8': 'counted with after=11',
     'mask2former_swin-l_coco-panoptic_10-8x8': 'counted with after=9',
+    'mask2former-vis_swin-l_youtubevis-2019_14-8x8': 'counted on 28 frames of 480 x 832',
+    'mask2former-vis_swin-l_youtubevis-2021_14-8x8': 'counted on 32 frames of 400 x 640',
 }
 
 
@@ -269,7 +270,7 @@ def count_all() -> dict[str, list[float]]:
             model.eval()
         else:
             model = build_model(config, device='meta')
-        image = torch.empty(1, 3, *size, device='meta')
+        image = torch.empty(int(claim.figures['frames'] or 1), 3, *size, device='meta')
         figures = [count_macs(model, image) / 1e9]
         with fewtokens.attach(model, build_reducer(hook['reducer'])):
             figures.append(count_macs(model, image) / 1e9)

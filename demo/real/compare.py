@@ -66,12 +66,14 @@ def view_all(
         for name, photograph in photographs.items():
             views: list[View] = []
             for variant in variants:
-                views.append(_view(model, variant, photograph, views[0] if views else None))
+                views.append(view(model, variant, photograph, views[0] if views else None))
             yield name, views
             bar.update()
 
 
-def _view(model: SaliencyModel, variant: Variant, photograph: np.ndarray, full: View | None) -> View:
+@torch.no_grad()
+def view(model: SaliencyModel, variant: Variant, photograph: np.ndarray, full: View | None) -> View:
+    """What a variant sees in a photograph; the full model's view is None where this is it."""
     image = as_input(photograph)
     with variant.applied(model.backbone) as reduction:
         tokens = model.features(image)

@@ -25,6 +25,7 @@ TIMM_SWIN = dict(img_size=128, embed_dim=8, depths=(2, 2, 2, 1), num_heads=(1, 2
 DINO = ROOT / 'configs/_base_/dino-5scale_swin-l_detrex.py'
 PANOPTIC = 'mmdet::mask2former/mask2former_swin-l-p4-w12-384-in21k_16xb1-lsj-100e_coco-panoptic.py'
 ADE20K_PANOPTIC = ROOT / 'configs/_base_/mask2former_swin-l_ade20k-panoptic.py'
+VIDEO = 'mmdet::mask2former_vis/mask2former_swin-l-p4-w12-384-in21k_8xb2-8e_youtubevis2021.py'
 SEMANTIC = 'mmseg::mask2former/mask2former_swin-l-in22k-384x384-pre_8xb2-160k_ade20k-640x640.py'
 
 SWIN_NAMES = (
@@ -117,7 +118,9 @@ def build(config):
         config.model.neck.in_channels = [8, 16, 32, 64]
         config.model.encoder.num_layers = config.model.decoder.num_layers = 2
     else:
-        head = config.model.get('panoptic_head') or config.model.decode_head
+        head = next(
+            config.model[name] for name in ('panoptic_head', 'track_head', 'decode_head') if name in config.model
+        )
         head.in_channels = [8, 16, 32, 64]
         head.transformer_decoder.num_layers = head.pixel_decoder.encoder.num_layers = 2
         head.num_transformer_feat_level = 3
@@ -164,7 +167,9 @@ def test_detrex():
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize('config, layout', [(PANOPTIC, 'auto'), (SEMANTIC, 'mask2former-mmseg')])
+@pytest.mark.parametrize(
+    'config, layout', [(PANOPTIC, 'auto'), (SEMANTIC, 'mask2former-mmseg'), (VIDEO, 'mask2former-vis')]
+)
 def test_mask2former(config, layout):
     model = build(config)
     weights = published(model, mask2former_of)

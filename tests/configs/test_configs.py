@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from mmengine import registry
 from mmengine.registry import MODELS, DefaultScope
 
 import fewtokens
@@ -51,7 +52,7 @@ def count(config, reducer):
 
 
 def test_every_published_setting_has_a_config():
-    assert len(HOURGLASS) == 9 and len(SWIN) == 13 and len(TOME) == 9
+    assert len(HOURGLASS) == 9 and len(SWIN) == 15 and len(TOME) == 9
 
 
 @pytest.mark.parametrize('path', TOME, ids=lambda path: path.stem)
@@ -142,6 +143,20 @@ def test_segmenters_are_built_and_tested_as_published(path):
         assert resize['scale'] == scale and resize['keep_ratio']
     (resize,) = [step for step in config.train_dataloader.dataset.pipeline if step['type'] == 'RandomResize']
     assert resize['scale'] == scale
+
+
+@pytest.mark.parametrize('year, short, first, rounds', [(2019, 480, 'person', 4), (2021, 360, 'airplane', 5)])
+def test_videos_are_built_and_tested_as_published(year, short, first, rounds):
+    config = load_config(ROOT / f'configs/hourglass/mask2former-vis_swin-l_youtubevis-{year}_14-8x8.py')
+    for split, of in (('train', 'train'), ('val', 'valid'), ('test', 'valid')):
+        dataset = registry.DATASETS.build({**config[f'{split}_dataloader'].dataset, 'lazy_init': True})
+        assert dataset.ann_file == f'data/youtube_vis_{year}/annotations/youtube_vis_{year}_{of}.json'
+        assert len(dataset.metainfo['classes']) == 40 and dataset.metainfo['classes'][0] == first
+    _, resize, _ = config.test_dataloader.dataset.pipeline[0].transforms
+    assert resize == dict(type='Resize', scale=(1333, short), keep_ratio=True)
+    model = build_model(config, device='meta')
+    assert (model.track_head.num_queries, model.backbone.num_features) == (200, [192, 384, 768, 1536])
+    assert plugin_of(config).iters == rounds and config.test_evaluator.format_only
 
 
 @pytest.mark.parametrize('path', HOURGLASS, ids=lambda path: path.stem)

@@ -99,6 +99,6 @@ def write_checkpoint(config_file: Path) -> Path:
     torch.manual_seed(0)
     config = load_config(config_file)
     path = config_file.with_suffix('.pth')
-    meta = dict(dataset_meta=dict(config.test_dataloader.dataset.metainfo))
+    meta = dict(dataset_meta=dict(config.test_dataloader.dataset.get('metainfo', {})))
     torch.save(dict(state_dict=build_model(config).state_dict(), meta=meta), path)
     return path

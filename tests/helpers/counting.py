@@ -10,8 +10,8 @@ from fewtokens.measure.macs import count_macs
 class Counter:
     """A layer norm is five operations an element, beside the products that torch counts."""
 
-    def __init__(self, backbone, side=1152):
-        self.backbone, self.image, self.norms = backbone, torch.empty(1, 3, side, side, device='meta'), 0
+    def __init__(self, backbone, images=1, height=1152, width=1152):
+        self.backbone, self.image, self.norms = backbone, torch.empty(images, 3, height, width, device='meta'), 0
 
     def __call__(self, reducer=None, model=None):
         """GMACs without and with norms; attached to the model that the backbone is in."""

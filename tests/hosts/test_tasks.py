@@ -3,6 +3,7 @@
 import models
 import pytest
 import torch
+import youtube_vis
 
 import fewtokens
 from fewtokens.measure.macs import forward
@@ -60,3 +61,20 @@ def test_macs_of_models_with_and_without_fixed_shapes(name):
         model, make_variants({'plugin': fewtokens.Hourglass(2, 4)}), torch.randn(1, 3, 224, 224), 1, 0
     )
     assert rows[0].macs == rows[1].macs > rows[2].macs
+
+
+@torch.no_grad()
+def test_frames_of_a_video_are_a_batch():
+    config = load_config('mmdet::mask2former_vis/mask2former_swin-l-p4-w12-384-in21k_8xb2-8e_youtubevis2021.py')
+    youtube_vis.shrink(config.model)
+    model, videos = models.randomize(build_model(config)), torch.randn(2, 3, 3, 96, 128)
+    host = tensors(forward(model, videos))
+    assert host[-1].shape[:2] == (1, 12) and host[-1].shape[2] == 3  # a video, queries, frames
+    with fewtokens.attach(model, fewtokens.Hourglass(2, 2)) as attachment:
+        reduced = tensors(forward(model, videos))
+    assert attachment.passes == 2 and attachment.token_counts == (48, 16)
+    assert [out.shape for out in host] == [out.shape for out in reduced]
+    assert not torch.allclose(host[-1], reduced[-1])
+    with fewtokens.attach(model, fewtokens.Hourglass(2, 4)) as attachment, pytest.warns(UserWarning, match='unchanged'):
+        unreduced = tensors(forward(model, videos))  # a window has as many tokens
+    assert attachment.passes == 0 and all(torch.equal(a, b) for a, b in zip(host, unreduced))

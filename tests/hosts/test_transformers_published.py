@@ -39,7 +39,7 @@ def model(request):
     with torch.device('meta'):
         model = getattr(transformers, f'{request.param}ForUniversalSegmentation')(config).eval()
     side, _ = MODELS[request.param]
-    return request.param, model, Counter(model.model.pixel_level_module.encoder, side)
+    return request.param, model, Counter(model.model.pixel_level_module.encoder, 1, side, side)
 
 
 def test_published_rows(model):

@@ -12,11 +12,13 @@ from torch import Tensor
 from ..ops.relative_positions import relative_offsets
 
 _MASK2FORMER_KEY = r'sem_seg_head\.predictor\.transformer_cross_attention_layers\.0\.multihead_attn\.in_proj_weight'
-# A semantic Mask2Former of mmseg cannot be told from mmdet's by its keys: it is never found, only named.
+# A semantic Mask2Former of mmseg and one of videos cannot be told from mmdet's by their keys: they are never found,
+# only named.
 LAYOUTS = {
     'detrex': r'transformer\.decoder\.layers\.0\.attentions\.1\.sampling_offsets\.weight',
     'mask2former': _MASK2FORMER_KEY,
     'mask2former-mmseg': _MASK2FORMER_KEY,
+    'mask2former-vis': _MASK2FORMER_KEY,
     'maskdino': r'sem_seg_head\.predictor\.decoder\.layers\.0\.cross_attn\.sampling_offsets\.weight',
     'swin': r'layers\.0\.downsample\.reduction\.weight',
     'timm-swin': r'layers\.1\.downsample\.reduction\.weight',
@@ -119,6 +121,7 @@ RULES = {
     'detrex': _DETREX,
     'mask2former': (*_BACKBONE, *((old, f'panoptic_head.{new}') for old, new in _MASK2FORMER_HEAD)),
     'mask2former-mmseg': (*_BACKBONE, *((old, f'decode_head.{new}') for old, new in _MASK2FORMER_HEAD)),
+    'mask2former-vis': (*_BACKBONE, *((old, f'track_head.{new}') for old, new in _MASK2FORMER_HEAD)),
     'maskdino': (*_BACKBONE, *((old, f'panoptic_head.{new}') for old, new in _MASKDINO_HEAD)),
     'swin': tuple((old, f'backbone.{new}') for old, new in _SWIN),
     # timm has a merging of patches at the beginning of the stage that it leads to.

@@ -80,9 +80,10 @@ def convert_keys(weights: Mapping[str, Tensor], layout: str = 'auto') -> dict[st
         weights: the state_dict of a published checkpoint.
         layout: 'mmseg' (MMSegmentation 0.x or 1.x), 'timm' (a timm or DeiT .pth), 'segmenter' (the authors' Segmenter),
             'google' (the arrays of a .npz), 'detrex' (DINO with Swin), 'mask2former' (the authors', with Swin, for
-            mmdet) or 'mask2former-mmseg' (the same, semantic, for mmseg: never found by itself), 'maskdino' (the
-            authors', with Swin), 'swin' (the authors' backbone), 'timm-swin', 'clip4clip' or 'centerclip' (see
-            `convert_retrieval_keys`), 'dpt' or 'transformers-depth' (see `convert_depth_keys`), or 'auto' to find out.
+            mmdet), 'mask2former-mmseg' or 'mask2former-vis' (the same, semantic for mmseg, and of videos for mmdet:
+            never found by themselves), 'maskdino' (the authors', with Swin), 'swin' (the authors' backbone),
+            'timm-swin', 'clip4clip' or 'centerclip' (see `convert_retrieval_keys`), 'dpt' or 'transformers-depth' (see
+            `convert_depth_keys`), or 'auto' to find out.
 
     Returns:
         the state_dict of an mmseg `VisionTransformer`, of a whole model if the checkpoint is one (retrieval models are

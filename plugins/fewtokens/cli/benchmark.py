@@ -12,20 +12,22 @@ from ..report.table import format_table
 from .config import choose_reducers, host_config
 from .options import add_plugin_options, add_timing_options, at_least, make_parser
 
+WHOLE, BACKBONE = 'the whole model', 'the backbone alone'
+"""What MACs can be of."""
 
-def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> list[Row]:
+
+def count_on_meta(model: nn.Module, variants: list[Variant], inputs: torch.Tensor) -> tuple[list[Row], str]:
+    """Rows, and what they are of: the backbone alone where the rest computes as much as it finds in an image."""
     try:
         # MACs are the same in any dtype; not every host can run in all of them.
-        return count_rows(model, variants, inputs.float())
+        return count_rows(model, variants, inputs.float()), WHOLE
     except (NotImplementedError, RuntimeError) as error:
         reason = str(error).partition('\n')[0]
-        if 'meta' not in reason:
-            size = f'{inputs.shape[-2]} x {inputs.shape[-1]}'
-            raise ValueError(f'{type(model).__name__} cannot run on inputs of {size}: {reason}') from error
-        raise ValueError(
-            f'{type(model).__name__} computes as much as it finds in an image, which --macs-only does not have: '
-            'leave it out, --rounds 1 will do'
-        ) from error
+        backbone = getattr(getattr(model, 'detector', model), 'backbone', None)
+        if 'meta' in reason and backbone is not None:
+            return count_on_meta(backbone, variants, inputs)[0], BACKBONE
+        size = f'{inputs.shape[-2]} x {inputs.shape[-1]}'
+        raise ValueError(f'{type(model).__name__} cannot run on inputs of {size}: {reason}') from error
 
 
 def main() -> None:
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), default=(640, 640), help='of the input')
     add_plugin_options(parser)
     parser.add_argument('--macs-only', action='store_true', help='count, without weights or inputs in memory')
-    parser.add_argument('--batch', type=at_least(1), default=1, help='images at a time')
+    parser.add_argument('--batch', type=at_least(1), default=1, help='images at a time; frames of a video')
     add_timing_options(parser)
     args = parser.parse_args()
     if args.threads:
@@ -48,15 +50,18 @@ def main() -> None:
     dtype = getattr(torch, args.dtype)
     inputs = torch.empty(args.batch, 3, *args.shape, dtype=dtype, device=device)
     if args.macs_only:
-        rows = count_on_meta(model, variants, inputs)
+        rows, counted = count_on_meta(model, variants, inputs)
     else:
+        counted = WHOLE
         rows = benchmark_rows(model.to(dtype), variants, inputs.normal_(), args.rounds, args.warmup)
     weights = args.checkpoint or 'random'
     print(
         f'{shown(args.config)}, {args.batch} x 3 x {args.shape[0]} x {args.shape[1]}, {args.dtype}, weights: {weights}'
     )
+    if counted == BACKBONE:
+        print(f'of {counted}: the rest computes as much as it finds in an image, which --macs-only does not have')
     print(format_table(rows))
     if args.json:
-        settings = dict(config=args.config, weights=weights, rounds=args.rounds, warmup=args.warmup)
+        settings = dict(config=args.config, weights=weights, counted=counted, rounds=args.rounds, warmup=args.warmup)
         figures = [row.as_json() for row in rows]
         write_json(args.json, dict(environment=environment_of(inputs, **settings), rows=figures))

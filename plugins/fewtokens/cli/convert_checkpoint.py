@@ -2,12 +2,12 @@
 
 Segmenter, detrex's DINO, Mask2Former and MaskDINO (the last three with Swin) become checkpoints for `test`. DINO needs
 configs/_base_/dino-5scale_swin-l_detrex.py or its settings; Mask2Former is for mmdet, or with --arch mask2former-mmseg
-for mmseg; MaskDINO is for configs/_base_/maskdino_swin-l_coco-*.py. So do CLIP4Clip (meanP, seqTransf) and CenterCLIP,
-for configs/centerclip; seqTransf needs `temporal=dict(layers=4, max_frames=77)` in the model. A ViT alone is for
-`model.pretrained` in a config, where mmseg resizes its position table to the config's image size; a Swin alone for
-`model.backbone.init_cfg`, with `convert_weights=False`. A DPT for KITTI or NYUv2 is for
-configs/hourglass/dpt-hybrid_*.py; a folder or a file of one of transformers' models of depth is for a config with a
-TransformersDepthEstimator.
+for mmseg, with --arch mask2former-vis for mmdet's Mask2FormerVideo; MaskDINO is for
+configs/_base_/maskdino_swin-l_coco-*.py. So do CLIP4Clip (meanP, seqTransf) and CenterCLIP, for configs/centerclip;
+seqTransf needs `temporal=dict(layers=4, max_frames=77)` in the model. A ViT alone is for `model.pretrained` in a
+config, where mmseg resizes its position table to the config's image size; a Swin alone for `model.backbone.init_cfg`,
+with `convert_weights=False`. A DPT for KITTI or NYUv2 is for configs/hourglass/dpt-hybrid_*.py; a folder or a file of
+one of transformers' models of depth is for a config with a TransformersDepthEstimator.
 """
 
 import argparse
@@ -31,6 +31,7 @@ KINDS = {
     'decode_head': 'an EncoderDecoder',
     'bbox_head': 'a DINO',
     'panoptic_head': 'a Mask2Former or a MaskDINO',
+    'track_head': 'a Mask2FormerVideo',
     'backbone': 'a backbone alone',
     'encoder': 'a ClipRetrieval',
     'network': 'a TransformersDepthEstimator',

@@ -18,10 +18,19 @@ def forward(model: nn.Module, inputs: Tensor) -> Any:
         return model(inputs)
     if 'mmdet.models.detectors.base' in modules:
         return model(inputs, _samples('mmdet', 'DetDataSample', inputs), mode='tensor')
+    if 'mmdet.models.mot.base' in modules:
+        # Such models have no mode for raw outputs, and take one video at a time; images are the frames of one.
+        return [_track(model, video) for video in (inputs if inputs.ndim == 5 else inputs[None])]
     if hasattr(getattr(model, 'decode_head', None), 'num_queries'):
         # mmseg's mode for raw outputs lacks what heads with queries need.
         return model(inputs, _samples('mmseg', 'SegDataSample', inputs), mode='predict')
     return model(inputs, mode='tensor')
+
+
+def _track(model: nn.Module, frames: Tensor) -> Any:
+    if getattr(model, 'detector', None) is not None:
+        return forward(model.detector, frames)
+    return model.track_head(model.backbone(frames), None)
 
 
 def _samples(package: str, kind: str, inputs: Tensor) -> list[Any]:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..measure.files import shown
 from ..measure.progress import progress_bar
 from .coco_annotations import check_annotations
-from .loading import loading_steps, name_files, sample_paths
+from .loading import frames_of, loading_steps, name_files, sample_paths
 
 HINT = '; --skip-unreadable leaves such samples out and counts them'
 
@@ -190,7 +190,8 @@ class _Problems(Dataset):
         if problem:
             return problem
         try:
-            self.load(sample)
+            for frame in frames_of(sample):
+                self.load(frame)
         except ValueError as error:
             return str(error)
         return None

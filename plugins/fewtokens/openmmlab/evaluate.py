@@ -107,6 +107,8 @@ def _draw_predictions(config: Config, folder: Path) -> None:
         config.test_evaluator = [*list_evaluators(config.test_evaluator), page]
         return
     if scope == 'mmdet':
+        if 'track_head' in config.model:
+            raise ValueError("--show-dir: mmdet's TrackLocalVisualizer cannot draw videos with their truth; use --out")
         dataset = config.test_dataloader.dataset
         dataset.metainfo = with_colour_tuples(dataset.get('metainfo') or {})
         drawing = {'type': 'DetVisualizationHook', **hooks.get('visualization', {}), 'test_out_dir': str(folder)}

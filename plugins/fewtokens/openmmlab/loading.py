@@ -17,12 +17,18 @@ NARROW = ('1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA')
 
 
 def sample_paths(sample: dict) -> Sequence[str]:
-    """The files that a sample is loaded from."""
+    """The files that a sample is loaded from, those of all its frames if it is a video of mmdet's."""
     return [
-        sample[key]
+        part[key]
+        for part in frames_of(sample)
         for key in ('img_path', 'video_path', 'seg_map_path', 'depth_map_path')
-        if isinstance(sample.get(key), str)
+        if isinstance(part.get(key), str)
     ]
+
+
+def frames_of(sample: dict) -> Sequence[dict]:
+    """What is loaded by itself: the frames of a video of mmdet's, or the sample."""
+    return sample.get('images', [sample])
 
 
 def loading_steps(dataset: BaseDataset, hint: str = '') -> Compose:
@@ -42,6 +48,8 @@ def _loading(steps: Sequence[Any]) -> Iterator[Any]:
             yield step
         elif getattr(step, 'subroutines', None):  # test-time augmentation: what is loaded is the same in each
             yield from _loading(step.subroutines[0].transforms)
+        elif type(step).__name__ == 'TransformBroadcaster':  # what is done to each frame of a video
+            yield from _loading(step.transforms.transforms)
 
 
 def _is_loading(step: Any) -> bool:

@@ -37,7 +37,7 @@ def in_percent(metrics: dict[str, float]) -> dict[str, float]:
     for name, value in metrics.items():
         if not np.isscalar(value):
             continue
-        average = re.fullmatch(r'coco/(bbox|segm)_mAP_?(\w*)', name)
+        average = re.fullmatch(r'(?:coco|youtube_vis)/(bbox|segm)_mAP_?(\w*)', name)
         if average is None:
             found[name.removeprefix('coco_panoptic/')] = float(value)
         elif value >= 0:

@@ -14,9 +14,11 @@ def load_pictures(config: Config, files: list[Path], skip: bool) -> tuple[dict[P
     """Each file as a batch of its own, without annotations, and the names of unreadable ones that were left out.
 
     Raises:
-        ValueError: a picture can't be read and `skip` is off, or none can.
+        ValueError: a picture can't be read and `skip` is off, or none can; the config is of videos.
     """
     steps = config.test_dataloader.dataset.pipeline
+    if any(step['type'].endswith('TransformBroadcaster') for step in steps):
+        raise ValueError("the config's test pipeline loads videos: it has no way to load a picture by itself")
     pipeline = Compose([step for step in steps if not step['type'].endswith(('Annotations', 'Annotation'))])
     batches, unreadable = {}, []
     for file in files:

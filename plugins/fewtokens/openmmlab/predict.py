@@ -12,8 +12,9 @@ from ..measure.variants import Variant
 
 def predict(model: nn.Module, variant: Variant, batch: dict[str, Any]) -> list[Any]:
     """Data samples with predictions, at the size of the labels whatever the variant does to the input."""
-    if len({image.shape for image in batch['inputs']}) > 1:
-        # mmseg stacks images of one size only.
+    videos = len(batch['inputs']) > 1 and hasattr(batch['data_samples'][0], 'video_data_samples')
+    if videos or len({image.shape for image in batch['inputs']}) > 1:
+        # mmseg stacks images of one size only; mmdet takes one video at a time.
         singles = [dict(inputs=[i], data_samples=[s]) for i, s in zip(batch['inputs'], batch['data_samples'])]
         return [sample for single in singles for sample in predict(model, variant, single)]
     data = model.data_preprocessor(batch, False)

@@ -53,8 +53,9 @@ class TestSet:
         self.data = _fingerprint(dataset, config.test_evaluator)
         loader = {**config.test_dataloader, 'dataset': dataset, 'batch_size': batch, 'persistent_workers': False}
         self.loader = Runner.build_dataloader(loader)
-        self.evaluator = _build_evaluator(config)
-        self.evaluator.dataset_meta = self.loader.dataset.metainfo
+        if any(metric.get('format_only') for metric in list_evaluators(config.test_evaluator)):
+            raise ValueError('test_evaluator has format_only=True: it writes what was found and measures nothing')
+        self._build_evaluator()  # to say at once what is wrong with it
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, variant: Variant) -> Accuracy:
@@ -63,19 +64,21 @@ class TestSet:
         if path.exists():
             print(f'{variant.name}: evaluated in an earlier run', file=sys.stderr)
             return Accuracy.load(path)
+        # mmdet's metric of videos can be asked but once.
+        evaluator = self._build_evaluator()
         finite, what = True, f'evaluating {variant.name}'
         with variant.applied(model), _watch(model) as features, progress_bar(len(self.loader), what) as bar:
             for batch in self.loader:
                 samples = predict(model, variant, batch)
                 finite &= all(map(_is_finite, samples))
-                self.evaluator.process(data_samples=samples, data_batch=batch)
+                evaluator.process(data_samples=samples, data_batch=batch)
                 bar.update()
         statistics, examples = {}, {}
-        for metric in self.evaluator.metrics:
+        for metric in evaluator.metrics:
             statistics |= collect_statistics(metric)
         with quiet_log():
-            metrics = in_percent(self.evaluator.evaluate(len(self.loader.dataset)))
-        for metric in self.evaluator.metrics:
+            metrics = in_percent(evaluator.evaluate(len(self.loader.dataset)))
+        for metric in evaluator.metrics:
             statistics |= getattr(metric, 'statistics', {})
             examples |= getattr(metric, 'examples', {})
         accuracy = Accuracy(metrics, statistics, finite and all(features), examples)
@@ -85,6 +88,13 @@ class TestSet:
     def _key(self, variant: Variant) -> str:
         described = [self.config.pretty_text, self.weights, self.data, variant.name, __version__]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+
+    def _build_evaluator(self) -> Evaluator:
+        # MMEngine warns of each metric that has no prefix.
+        with quiet_log():
+            evaluator = Evaluator(list_evaluators(use_our_metrics(self.config.test_evaluator)))
+        evaluator.dataset_meta = self.loader.dataset.metainfo
+        return evaluator
 
     def first_images(self, count: int) -> Iterator[dict[str, Any]]:
         """The first samples of the test set, each a batch of its own."""
@@ -126,9 +136,3 @@ def _fingerprint(dataset: Any, evaluators: Any) -> str:
         if Path(path).is_file():
             digest.update(Path(path).read_bytes())
     return digest.hexdigest()
-
-
-def _build_evaluator(config: Config) -> Evaluator:
-    # MMEngine warns of each metric that has no prefix.
-    with quiet_log():
-        return Evaluator(list_evaluators(use_our_metrics(config.test_evaluator)))
