@@ -77,6 +77,9 @@ bench-video: $(INSTALLED)
 		--plugin "SegmentClustering(segments=4, clusters=160, after=6)" \
 		--plugin "SegmentClustering(segments=4, clusters=160, size_bias=True, after=6)" --json work_dirs/bench/vit-b-16.json
 
+bench-families: $(INSTALLED)
+	$(VENV_PYTHON) tools/benchmark_families.py
+
 bench-medoids: $(INSTALLED)
 	$(VENV_PYTHON) tools/benchmark_medoids.py
 

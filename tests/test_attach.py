@@ -1,5 +1,6 @@
 import copy
 import pickle
+import re
 import warnings
 
 import pytest
@@ -444,6 +445,23 @@ def test_unknown_host_lists_the_known():
     with pytest.raises(ValueError, match='mmseg VisionTransformer, mmseg BEiT and MAE'):
         fewtokens.attach(torch.nn.Linear(2, 2), fewtokens.Hourglass(2, 4))
     assert 'no known backbone' in fewtokens.supported(torch.nn.Linear(2, 2))
+
+
+COMPILED_AWAY = {
+    'jit': lambda model: torch.jit.trace(model, IMAGES, strict=False),
+    'export': lambda model: torch.export.export(model, (IMAGES,)).module(),
+    'fx': lambda model: torch.fx.GraphModule(model, torch.fx.Graph()),
+}
+
+
+@pytest.mark.filterwarnings('ignore')  # of the tracer, about the host
+@pytest.mark.parametrize('made', COMPILED_AWAY.values(), ids=COMPILED_AWAY)
+def test_what_was_compiled_away_says_what_fits(made):
+    model = made(vit(depth=2))
+    message = 'its blocks were compiled away, .*: attach to the model that it was made of'
+    with pytest.raises(ValueError, match=message):
+        fewtokens.attach(model, fewtokens.Hourglass(1, 4))
+    assert re.search(message, fewtokens.supported(torch.nn.Sequential(model)))
 
 
 def test_several_backbones_are_listed():

@@ -135,3 +135,9 @@ def test_hosts_whose_blocks_are_not_known_are_refused():
     with pytest.raises(ValueError, match='merges between attention and MLP'):
         fewtokens.attach(eva, fewtokens.ToMe((0, 1), 1))
     assert snapshot(eva) == before
+
+
+def test_keys_of_quantised_weights_are_refused():
+    model = torch.ao.quantization.quantize_dynamic(timm_vit(depth=2), {torch.nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ValueError, match='reads the weights of .* quantised: BipartiteMerge does without'):
+        fewtokens.attach(model, fewtokens.ToMe((0, 1), 4))

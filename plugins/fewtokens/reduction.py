@@ -142,10 +142,16 @@ class Reduction(Attachment):
             for stage in self._stages.values():
                 if any(few > many for few, many in zip(stage.grid, host.nominal_grid)):
                     raise ValueError(f'grid={stage.grid} must be at most {host.nominal_grid}, {host.grid_is}')
-        if any(host.middle(host.blocks[index]) is None for index in self._inside):
+        middles = [host.middle(host.blocks[index]) for index in self._inside]
+        if any(middle is None for middle in middles):
             raise ValueError(
                 f'{type(self.reducer).__name__} merges between attention and MLP, whose places in the blocks of '
                 f"{host.family} aren't known: BipartiteMerge does without"
+            )
+        if not all(middle.reads_weights for middle in middles):
+            raise ValueError(
+                f"{type(self.reducer).__name__} reads the weights of attention's keys, and those of "
+                f'{host.path or "the model"} are quantised: BipartiteMerge does without'
             )
 
     def _replace_calls(self) -> None:

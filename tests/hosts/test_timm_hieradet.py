@@ -113,3 +113,13 @@ def test_every_name(name):
         host, given = (value if isinstance(value, list) else [value] for value in (host, given))
         assert [one.shape for one in given] == [one.shape for one in host]
         assert not torch.equal(given[-1], host[-1])
+
+
+@torch.no_grad()
+def test_compiled_without_a_break():
+    torch._dynamo.reset()
+    model = build(stages=(1, 1, 3, 1), global_att_blocks=(4,))
+    with fewtokens.attach(model, fewtokens.SharedUpdate(3, 3)):
+        compiled = torch.compile(model, backend='eager', fullgraph=True)
+        torch.testing.assert_close(compiled(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-4)
+    torch._dynamo.reset()

@@ -173,3 +173,14 @@ def test_what_does_not_fit_is_named():
             model(WIDE, attention_mask=torch.ones(2, 97))
         with pytest.raises(ValueError, match='output_attentions=True'):
             model(WIDE, output_attentions=True)
+
+
+@torch.no_grad()
+def test_compiled_without_a_break():
+    torch._dynamo.reset()
+    model = build('both', num_hidden_layers=3)
+    with fewtokens.attach(model, fewtokens.SharedUpdate(1, (4, 3))):
+        compiled = torch.compile(model, backend='eager', fullgraph=True)
+        expected = model(WIDE).last_hidden_state
+        torch.testing.assert_close(compiled(WIDE).last_hidden_state, expected, rtol=1e-4, atol=1e-4)
+    torch._dynamo.reset()

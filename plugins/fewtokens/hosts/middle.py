@@ -1,6 +1,7 @@
 """The place between a block's attention and its MLP, where tokens can be merged without touching the block's code."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +26,12 @@ class Middle:
     mlp_norm: nn.Module
     mlp: nn.Module
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the projection's weights are numbers that can be read, as quantised ones aren't."""
+        weight = self._parameter(self.weight)
+        return isinstance(weight, Tensor) and weight.is_floating_point()
+
     def mean_keys(self, normed: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, D]: the mean over heads of the keys that attention makes of its input.
 
@@ -34,6 +41,9 @@ class Middle:
         return F.linear(normed, weight, bias)
 
     def _of_keys(self, path: str) -> Tensor | None:
-        *modules, name = path.split('.')
-        value = getattr(self.attention.get_submodule('.'.join(modules)), name)
+        value = self._parameter(path)
         return None if value is None else value.chunk(3)[1].unflatten(0, (self.attention.num_heads, -1)).mean(dim=0)
+
+    def _parameter(self, path: str) -> Any:
+        *modules, name = path.split('.')
+        return getattr(self.attention.get_submodule('.'.join(modules)), name)

@@ -1,6 +1,8 @@
 """Backbones that look like hosts and are none, each with the reason."""
 
 from torch import nn
+from torch.fx import GraphModule
+from torch.jit import ScriptModule
 
 from .base import class_names
 
@@ -21,7 +23,16 @@ REFUSED = {
 }
 
 
+COMPILED_AWAY = (
+    'its blocks were compiled away, by torch.jit, torch.fx or torch.export: attach to the model that it was made '
+    'of, and make it anew of that'
+)
+
+
 def why_refused(model: nn.Module) -> str | None:
     """The reason why a model has no known backbone, None where none is known."""
     names = (name for module in model.modules() for name in class_names(module) & REFUSED.keys())
-    return next((REFUSED[name] for name in names), None)
+    reason = next((REFUSED[name] for name in names), None)
+    if reason is None and any(isinstance(module, (ScriptModule, GraphModule)) for module in model.modules()):
+        return COMPILED_AWAY
+    return reason

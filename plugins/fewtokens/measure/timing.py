@@ -51,26 +51,27 @@ def seconds_interleaved(
     rounds: int,
     warmup: int,
     device: torch.device | str = 'cpu',
+    now: Callable[[], float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """What each row took in each round, [rounds]: see `time_interleaved`."""
+    """What each row took in each round, [rounds]: see `time_interleaved`; `now` gives seconds, as a clock does."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     with progress_bar((rounds + warmup) * len(rows), 'timing') as bar:
         for number in range(warmup + rounds):
             for name, context in rows.items():
                 with context():
-                    elapsed = _time(call, torch.device(device))
+                    elapsed = _time(call, torch.device(device), now or time.perf_counter)
                 if number >= warmup:
                     seconds[name].append(elapsed)
                 bar.update()
     return {name: np.array(times) for name, times in seconds.items()}
 
 
-def _time(call: Callable[[], Any], device: torch.device) -> float:
+def _time(call: Callable[[], Any], device: torch.device, now: Callable[[], float]) -> float:
     _wait(device)
-    start = time.perf_counter()
+    start = now()
     call()
     _wait(device)
-    return time.perf_counter() - start
+    return now() - start
 
 
 def _wait(device: torch.device) -> None:

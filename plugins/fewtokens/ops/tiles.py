@@ -45,9 +45,9 @@ class Tiles:
         Returns [B, T, P, Q], minus infinity where the pair is not allowed.
         """
         near = centers[:, self.candidates].flatten(0, 1)
-        # Of the centers before they are gathered: each is a candidate of several tiles.
-        bias = centers.square().sum(-1).neg()[:, self.candidates].flatten(0, 1)[:, None].expand(-1, tiled.shape[2], -1)
-        similar = torch.baddbmm(bias, tiled.flatten(0, 1), near.transpose(1, 2), alpha=2)
+        # Of each center once, not in each tile that it is near.
+        bias = centers.square().sum(-1).neg()[:, self.candidates].flatten(0, 1)[:, None]
+        similar = torch.baddbmm(bias.expand(-1, tiled.shape[2], -1), tiled.flatten(0, 1), near.transpose(1, 2), alpha=2)
         return similar.unflatten(0, tiled.shape[:2]).masked_fill_(self.forbidden, -torch.inf)
 
     def average(self, tiled: Tensor, weights: Tensor, centers: Tensor) -> Tensor:
@@ -91,7 +91,9 @@ def _tile_tables(grid: Grid, clusters: Grid, window: int) -> tuple[Tensor, ...]:
 
 def _tiles_along(size: int, cells: int, window: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One axis: tokens [T, P], whether each is real [T, P], candidates [T, Q], allowed pairs [T, P, Q]."""
-    n_tiles = -(-cells // TILE)
+    reach = window // 2
+    # Where the border of a tile's centers is all others, one tile needs no more products than several.
+    n_tiles = 1 if cells <= TILE + 2 * reach else -(-cells // TILE)
     edges = torch.arange(n_tiles + 1) * cells // n_tiles
     home = torch.arange(size) * cells // size
     starts = torch.searchsorted(home, edges)
@@ -99,7 +101,6 @@ def _tiles_along(size: int, cells: int, window: int) -> tuple[Tensor, Tensor, Te
     index = starts[:-1, None] + torch.arange(length)
     real = index < starts[1:, None]
     tokens = torch.minimum(index, starts[1:, None] - 1)
-    reach = window // 2
     n_candidates = min(TILE + 2 * reach, cells)
     first = (edges[:-1] - reach).clamp(0, cells - n_candidates)
     candidates = first[:, None] + torch.arange(n_candidates)
