@@ -63,6 +63,7 @@ HOSTS = {
     'Swin of mmseg': lambda: swin('mmseg'),
 }  # fmt: skip
 SHALLOW = SIZES | dict(depth=3)
+# Hugging Face's BEiT keeps a table for all models of a process: one made here would be no real tensor later.
 OTHERS = {
     'Eva of timm': of_timm('eva', 'Eva', use_rot_pos_emb=True, **SHALLOW),
     'RelPos of timm': of_timm('vision_transformer_relpos', 'VisionTransformerRelPos', **SHALLOW),
@@ -72,7 +73,6 @@ OTHERS = {
     ),
     'Swin of timm': of_timm('swin_transformer', 'SwinTransformer', **SWIN),
     'DINOv3 of Hugging Face': of_hugging_face('DINOv3ViT', num_hidden_layers=3),
-    'BEiT of Hugging Face': of_hugging_face('Beit', num_hidden_layers=3, use_relative_position_bias=True),
     'SAM 2 of Hugging Face': sam2,
     'Swin of Hugging Face': lambda: transformers_swins.build('v1', depths=(2, 1, 1)),
     'ViT of torchvision': lambda: torchvision.models.VisionTransformer(64, 8, 3, 4, 32, 64),

@@ -49,18 +49,18 @@ class MatchedLosses:
         self.num_classes, self.num_things, self.num_points = num_classes, num_things, num_points
         self.sampling = num_points, oversample_ratio, importance_sample_ratio
         costs = [
-            dict(type='FocalLossCost', weight=4.0),
-            dict(type='CrossEntropyLossCost', weight=5.0),
-            dict(type='DiceCost', weight=5.0, pred_act=True, eps=1.0),
-            dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
-            dict(type='IoUCost', iou_mode='giou', weight=2.0),
+            dict(type='mmdet.FocalLossCost', weight=4.0),
+            dict(type='mmdet.CrossEntropyLossCost', weight=5.0),
+            dict(type='mmdet.DiceCost', weight=5.0, pred_act=True, eps=1.0),
+            dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
+            dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
         ]
-        self.assigner = TASK_UTILS.build(dict(type='HungarianAssigner', match_costs=costs))
-        self.of_class = MODELS.build(dict(type='FocalLoss', loss_weight=4.0))
-        self.of_mask = MODELS.build(dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=5.0))
-        self.of_dice = MODELS.build(dict(type='DiceLoss', naive_dice=True, eps=1.0, loss_weight=5.0))
-        self.of_box = MODELS.build(dict(type='L1Loss', loss_weight=5.0))
-        self.of_iou = MODELS.build(dict(type='GIoULoss', loss_weight=2.0))
+        self.assigner = TASK_UTILS.build(dict(type='mmdet.HungarianAssigner', match_costs=costs))
+        self.of_class = MODELS.build(dict(type='mmdet.FocalLoss', loss_weight=4.0))
+        self.of_mask = MODELS.build(dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=5.0))
+        self.of_dice = MODELS.build(dict(type='mmdet.DiceLoss', naive_dice=True, eps=1.0, loss_weight=5.0))
+        self.of_box = MODELS.build(dict(type='mmdet.L1Loss', loss_weight=5.0))
+        self.of_iou = MODELS.build(dict(type='mmdet.GIoULoss', loss_weight=2.0))
 
     def target(self, sample: DetDataSample) -> DetDataSample:
         """Things and stuff of a sample alike: their labels, masks of the padded size, and the boxes around these."""

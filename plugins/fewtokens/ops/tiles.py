@@ -45,8 +45,9 @@ class Tiles:
         Returns [B, T, P, Q], minus infinity where the pair is not allowed.
         """
         near = centers[:, self.candidates].flatten(0, 1)
-        # Of each center once, not in each tile that it is near.
-        bias = centers.square().sum(-1).neg()[:, self.candidates].flatten(0, 1)[:, None]
+        # Of each center once, not in each tile that it is near. Laid out in one way: pooled ones come in another, where
+        # sums are rounded otherwise in a batch, and of equal centers another may be the nearest.
+        bias = centers.contiguous().square().sum(-1).neg()[:, self.candidates].flatten(0, 1)[:, None]
         similar = torch.baddbmm(bias.expand(-1, tiled.shape[2], -1), tiled.flatten(0, 1), near.transpose(1, 2), alpha=2)
         return similar.unflatten(0, tiled.shape[:2]).masked_fill_(self.forbidden, -torch.inf)
 
