@@ -122,10 +122,12 @@ def benchmark_rows(
     able = [variant for variant in variants if not failures[variant.name]]
     rows = {row.name: row for row in count_rows_cheaply(counted, able, inputs)}
     for variant in able:
+        if variant.compiled:
+            continue
         images = variant.resize(inputs)
         with variant.applied(model):
             peak = peak_mib(lambda given=images: forward(model, given), inputs.device) / len(inputs)
-        rows[variant.name] = replace(rows[variant.name], peak_mib=None if variant.compiled else peak)
+        rows[variant.name] = replace(rows[variant.name], peak_mib=peak)
     with ExitStack() as stack:
         # What is attached or removed throws away all that was compiled: then each has a model of its own, for good.
         own = {v.name: stack.enter_context(v.prepared(model)) for v in able} if compiled else {}
