@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..ops.attention import attend
+from ..ops.backend import use_kernels
 from .layout import Layout
 from .members import Members
 from .spread import Spread
@@ -59,8 +61,50 @@ def key_mask(bias: Tensor, heads: int | None = None) -> Tensor:
         heads: of `nn.MultiheadAttention`, which wants [B * heads, N, N]; None for [B, 1, 1, N].
     """
     if heads is None:
-        return bias[:, None, None]
+        mask = bias[:, None, None]
+        # Where no kernel could take it, it is a plain tensor: nothing is to be gained.
+        return mask.as_subclass(KeyMask) if use_kernels('auto', bias) else mask
     return bias.repeat_interleave(heads, dim=0)[:, None].expand(-1, bias.shape[1], -1)
+
+
+class KeyMask(Tensor):
+    """A mask for attention that says the same of every head and query: [B, heads or 1, 1, keys].
+
+    Where PyTorch's attention is given one, `fewtokens.ops.attend` runs in its place, which is sooner done. To all else
+    it is a plain tensor. So blocks of any library are served that take a mask, and none of them is touched.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is F.scaled_dot_product_attention:
+                return _attend(*args, **kwargs)
+            out = func(*args, **kwargs)
+            kept = func in RESHAPING or (func is Tensor.__getitem__ and out.shape == args[0].shape)
+            return out.as_subclass(cls) if kept else out
+
+
+RESHAPING = (Tensor.view, Tensor.expand, Tensor.reshape, Tensor.to)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """PyTorch's attention with a `KeyMask`."""
+    fits = query.ndim == attn_mask.ndim == 4 and attn_mask.shape[2] == 1 and len(attn_mask) == len(query)
+    if fits and not (dropout_p or is_causal or enable_gqa):
+        return attend(query, key, value, attn_mask[:, 0, 0], scale)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    )
 
 
 def biased_attention(

@@ -1,5 +1,6 @@
 """Pure tensor functions: clustering, reconstruction, matching."""
 
+from .attention import attend
 from .hourglass import cluster_tokens, reconstruct_tokens
 from .matching import match_pairs, merge_pairs
 from .medoids import k_medoids
@@ -8,6 +9,7 @@ from .spectral import spectral_medoids
 from .ward import merge_nearest
 
 __all__ = [
+    'attend',
     'cluster_tokens',
     'k_medoids',
     'match_pairs',

@@ -262,3 +262,8 @@ def _merge_nearest_one(x: Tensor, sizes: Tensor, n_groups: int, part: int):
     for number, group in enumerate(groups):
         labels[group] = number
     return torch.stack([mean(group) for group in groups]), labels, torch.stack([weight(group) for group in groups])
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None = None) -> Tensor:
+    logits = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    return (logits + bias[:, None, None]).softmax(dim=3) @ value

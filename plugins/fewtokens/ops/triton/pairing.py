@@ -23,11 +23,11 @@ TINY = tl.constexpr(1.1754943508222875e-38)
 @triton.jit
 def offer(
     item, x, sizes, keys, n, stride, prefix, C, sxb, sxn, sxc, ssb, ssn,
-    WARD: tl.constexpr, SIZED: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
+    GIVEN: tl.constexpr, WARD: tl.constexpr, SIZED: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Compares tokens of even index with those of odd index; an item is a block of pairs.
 
-    Keeps for each of even index the best key [B, stride], which says how well a pair suits, then which: of equally good
+    Means are compared as rounded as the tokens were, of type GIVEN. Keeps for each of even index the best key [B, stride], which says how well a pair suits, then which: of equally good
     ones the first. A key is above 0.
     """
     down, across = ((n + 1) // 2 + BLOCK - 1) // BLOCK, (n // 2 + BLOCK - 1) // BLOCK
@@ -41,8 +41,8 @@ def offer(
     for k in range(0, C, BLOCK_K):
         channels = k + tl.arange(0, BLOCK_K)[None, :]
         start = x + b * sxb + channels * sxc
-        evens = tl.load(start + 2 * even[:, None] * sxn, mask=offering[:, None] & (channels < C), other=0)
-        odds = tl.load(start + (2 * odd[:, None] + 1) * sxn, mask=taking[:, None] & (channels < C), other=0)
+        evens = tl.load(start + 2 * even[:, None] * sxn, mask=offering[:, None] & (channels < C), other=0).to(GIVEN)
+        odds = tl.load(start + (2 * odd[:, None] + 1) * sxn, mask=taking[:, None] & (channels < C), other=0).to(GIVEN)
         products = add_narrow_product(evens, tl.trans(odds), products)
         of_even += tl.sum(evens.to(tl.float32) * evens.to(tl.float32), axis=1)
         of_odd += tl.sum(odds.to(tl.float32) * odds.to(tl.float32), axis=1)
@@ -78,13 +78,18 @@ def choose(item, keys, joined, sources, goals, n, away, N, stride, BLOCK: tl.con
     here = even < (n + 1) // 2
     key = tl.load(keys + b * stride + even, mask=here, other=0)
     order = ((key >> 31) + LOWEST).to(tl.int32)
-    # The last one that is chosen, bit by bit: the largest number that at least `away` reach.
-    least = tl.where(tl.sum((order >= 0).to(tl.int32)) >= away, 0, LOWEST)
-    for step in range(31):
-        trial = least + (1 << (30 - step))
-        least = tl.where(tl.sum((order >= trial).to(tl.int32)) >= away, trial, least)
-    above, equal = order > least, (order == least) & here
-    room = away - tl.sum(above.to(tl.int32))
+    # The last one that is chosen, eight bits after eight: of those that begin alike, the largest that enough reach.
+    bits = order.to(tl.uint32, bitcast=True) ^ 0x80000000
+    digits, equal, room = tl.arange(0, 256), here, away
+    above = order != order
+    for step in range(4):
+        digit = ((bits >> (24 - 8 * step)) & 255).to(tl.int32)
+        counts = tl.histogram(digit, 256, mask=equal)
+        reached = tl.cumsum(counts, axis=0, reverse=True) >= room
+        last = tl.max(tl.where(reached, digits, 0))
+        room -= tl.sum(tl.where(digits > last, counts, 0))
+        above = above | (equal & (digit > last))
+        equal = equal & (digit == last)
     chosen = above | (equal & (tl.cumsum(equal.to(tl.int32), axis=0) <= room))
     kept = (n + 1) // 2 - away
     place = tl.cumsum((here & (chosen == 0)).to(tl.int32), axis=0) - 1
@@ -102,14 +107,13 @@ def join(
     item, x, sizes, carried, sources, goals, out, carried_out, means, merged, spreads, n, away, last,
     B, N, rows, stride, C, sxb, sxn, sxc, ssb, ssn,
     FIRST: tl.constexpr, SIZED: tl.constexpr, LENGTHEN: tl.constexpr, MORE: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
     """Each group's mean, weighted by sizes; an item is a group.
 
     Beside it go on its size and, with LENGTHEN, its members' lengths and squares, added up. The last round's means are
     made longer by those, see `fewtokens.ops.shared_update.lengthen_means`.
     """
-    BLOCK_G: tl.constexpr = 128
     left = n - away
     b, group = tl.cast(item // left, tl.int64), item % left
     kept = (n + 1) // 2 - away
@@ -134,31 +138,23 @@ def join(
     for far in range(0, goers, BLOCK_G):
         near = far + tl.arange(0, BLOCK_G)
         coming = tl.load(goals + of_sample + kept + near, mask=near < goers, other=-1) == group
-        if tl.sum(coming.to(tl.int32)) > 0:
-            for first in range(far, tl.minimum(far + BLOCK_G, goers), BLOCK_N):
-                place = first + tl.arange(0, BLOCK_N)
-                member = tl.load(goals + of_sample + kept + place, mask=place < goers, other=-1) == group
-                # What joins is rare: most of this finds none, and reads no tokens.
-                if tl.sum(member.to(tl.int32)) > 0:
-                    even = 2 * tl.load(sources + of_sample + kept + place, mask=member, other=0)
-                    if SIZED:
-                        size = tl.load(sizes + b * ssb + even * ssn, mask=member, other=0).to(tl.float32)
-                    else:
-                        size = member.to(tl.float32)
-                    wanted = member[:, None] & (channels < C)[None, :]
-                    tile = tl.load(start + even[:, None] * sxn + channels[None, :] * sxc, mask=wanted, other=0)
-                    tile = tile.to(tl.float32)
-                    sums += tl.sum(tile * size[:, None], axis=0)
-                    total += tl.sum(size)
-                    if LENGTHEN:
-                        if FIRST:
-                            each = tl.sum(tile * tile, axis=1)
-                            lengths += tl.sum(size * tl.sqrt(each))
-                            squares += tl.sum(size * each)
-                        else:
-                            theirs = carried + of_table + b * N + even
-                            lengths += tl.sum(tl.load(theirs, mask=member, other=0))
-                            squares += tl.sum(tl.load(theirs + of_table, mask=member, other=0))
+        reached = -1
+        for _ in range(tl.sum(coming.to(tl.int32))):
+            reached = tl.min(tl.where(coming & (near > reached), near, HIGHEST))
+            even = 2 * tl.load(sources + of_sample + kept + reached)
+            size = tl.load(sizes + b * ssb + even * ssn).to(tl.float32) if SIZED else 1.0
+            member = tl.load(start + even * sxn + channels * sxc, mask=channels < C, other=0).to(tl.float32)
+            sums += member * size
+            total += size
+            if LENGTHEN:
+                if FIRST:
+                    square = tl.sum(member * member)
+                    lengths += size * tl.sqrt(square)
+                    squares += size * square
+                else:
+                    theirs = carried + of_table + b * N + even
+                    lengths += tl.load(theirs)
+                    squares += tl.load(theirs + of_table)
     counted = tl.where(total > 0, total, 1.0)
     mean = tl.where(total > 0, sums / counted, 0.0)
     if last:
@@ -201,13 +197,14 @@ def run_round(
     number, n, away, last, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb, smn, smc, ssb, ssn,
     STEP: tl.constexpr, FIRST: tl.constexpr, MORE: tl.constexpr, WARD: tl.constexpr, SIZED: tl.constexpr,
     MEMBERS: tl.constexpr, LENGTHEN: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_L: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
     """One step of a round, or with STEP 'all' all three; returns how often programs have arrived by then."""
     first, programs = tl.program_id(0), tl.num_programs(0)
     stride = (N + 1) // 2
     # Two tables of what rounds make: one is read while the other is written.
     of_work, of_carried = B.to(tl.int64) * rows * C, 3 * B.to(tl.int64) * N
+    given: tl.constexpr = metric.dtype.element_ty
     into = number % 2
     out = work + into * of_work if MORE else work
     carried_out = carried + into * of_carried if MORE else carried
@@ -223,7 +220,7 @@ def run_round(
         for item in range(first, B * blocks, programs):
             offer(
                 item, metric, sizes, keys, n, stride, prefix, D, smb, smn, smc, ssb, ssn,
-                WARD, SIZED or not FIRST, BLOCK, BLOCK_K,
+                given, WARD, SIZED or not FIRST, BLOCK, BLOCK_K,
             )  # fmt: skip
     if STEP == 'all':
         arrivals += programs
@@ -240,7 +237,7 @@ def run_round(
                 join(
                     item, x, sizes, carried, sources, goals, out, carried_out, means, merged, spreads, n, away, last,
                     B, N, rows, stride, C, sxb, sxn, sxc, ssb, ssn,
-                    FIRST, SIZED or not FIRST, LENGTHEN, MORE, BLOCK_C, BLOCK_N,
+                    FIRST, SIZED or not FIRST, LENGTHEN, MORE, BLOCK_C, BLOCK_G,
                 )  # fmt: skip
         for item in range(first, B * ((N + BLOCK_L - 1) // BLOCK_L), programs):
             relabel(item, joined, labels, N, FIRST, BLOCK_L)
@@ -257,14 +254,14 @@ def pair_kernel(
     number, rounds, n, away, B, N, M, rows, part, prefix, C, D, sxb, sxn, sxc, smb, smn, smc, ssb, ssn,
     STEP: tl.constexpr, FIRST: tl.constexpr, MORE: tl.constexpr, WARD: tl.constexpr, SIZED: tl.constexpr,
     MEMBERS: tl.constexpr, LENGTHEN: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_L: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
     """One step of one round, or with STEP 'all' all rounds."""
     counter = keys + rounds * B.to(tl.int64) * ((N + 1) // 2)
     arrivals = run_round(
         x, metric, sizes, keys, joined, sources, goals, work, carried, labels, means, merged, spreads, counter, 0,
         number, n, away, number + 1 == rounds, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb, smn, smc, ssb, ssn,
-        STEP, FIRST, MORE, WARD, SIZED, MEMBERS, LENGTHEN, BLOCK, BLOCK_K, BLOCK_E, BLOCK_C, BLOCK_N, BLOCK_L,
+        STEP, FIRST, MORE, WARD, SIZED, MEMBERS, LENGTHEN, BLOCK, BLOCK_K, BLOCK_E, BLOCK_C, BLOCK_G, BLOCK_L,
     )  # fmt: skip
     if STEP == 'all' and MORE:
         for later in range(1, rounds):
@@ -275,7 +272,7 @@ def pair_kernel(
             arrivals = run_round(
                 x, metric, sizes, keys, joined, sources, goals, work, carried, labels, means, merged, spreads, counter,
                 arrivals, later, n, away, later + 1 == rounds, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb, smn, smc,
-                ssb, ssn, STEP, False, MORE, WARD, SIZED, MEMBERS, LENGTHEN, BLOCK, BLOCK_K, BLOCK_E, BLOCK_C, BLOCK_N,
+                ssb, ssn, STEP, False, MORE, WARD, SIZED, MEMBERS, LENGTHEN, BLOCK, BLOCK_K, BLOCK_E, BLOCK_C, BLOCK_G,
                 BLOCK_L,
             )  # fmt: skip
 
@@ -364,7 +361,7 @@ def run(
         BLOCK_K=32,
         BLOCK_E=triton.next_power_of_2(evens),
         BLOCK_C=block_c,
-        BLOCK_N=min(max(8192 // block_c, 1), 64),
+        BLOCK_G=min(max(triton.next_power_of_2(rounds[0][1]), 16), 1024),
         BLOCK_L=1024,
         num_warps=clustering.WARPS,
         num_stages=clustering.STAGES,
