@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from .backend import use_kernels
 
-WIDTHS = range(16, 129)
-"""Of heads, which a kernel holds whole."""
+WIDTHS = range(16, 129, 8)
+"""Of heads, which a kernel holds whole and reads in eights."""
 
 
 def attend(
