@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fewtokens.ops import (
+    attend,
     cluster_tokens,
     dense,
     match_pairs,
@@ -175,6 +176,26 @@ def test_pairs_and_nearest_of_more_tokens_than_a_block():
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('number', range(24))
+def test_attend(number):
+    draw = random.Random(number)
+    batch, heads, width = draw.choice((1, 2)), draw.choice((1, 3)), draw.choice((16, 32, 64, 72, 80, 128))
+    queries, keys, dtype = draw.choice((1, 50, 64, 130)), draw.choice((1, 31, 64, 100, 150)), TYPES[1:][number % 2]
+    if number % 3 == 0:  # views of one projection
+        keys = queries
+        q, k, v = torch.randn(batch, keys, 3, heads, width).to(dtype).permute(2, 0, 3, 1, 4).unbind(0)
+    elif number % 3 == 1:  # neither side by side nor in steps of what is read at once
+        q, k, v = (torch.randn(batch, heads, width, n).to(dtype).transpose(2, 3) for n in (queries, keys, keys))
+    else:
+        q, k, v = (torch.randn(batch, n, heads, width).to(dtype).transpose(1, 2) for n in (queries, keys, keys))
+    bias = torch.randint(1, 9, (keys, batch)).T.float().log().to(draw.choice((dtype, torch.float32)))
+    bias[:, 1::3] = -torch.inf
+    scale = draw.choice((None, 0.2))
+    given = attend(q, k, v, bias, scale, 'triton')
+    assert given.dtype == dtype and given.transpose(1, 2).is_contiguous()
+    assert_close(given, dense.attend(*(each.double() for each in (q, k, v, bias)), scale), dtype)
+
+
 def refuse(value):
     raise AssertionError('a kernel was asked for')
 
@@ -287,6 +308,8 @@ def test_compiled_whole():
         means, labels, _ = merge_tokens(x, (3, 4), (2, 2), window=3, backend='triton')
         means = means + merge_lengthened(x, (3, 4), (2, 2), backend='triton')[0]
         centers, _ = cluster_tokens(x, (3, 4), (2, 2), 1, 3, backend='triton')
+        heads = torch.cat([x] * 4, dim=2)[:, None].half()
+        x = x + attend(heads, heads, heads, x[..., 0], backend='triton')[:, 0, :, :4].float()
         x = x + match_pairs(x, 3, backend='triton')[..., None]
         x = x + merge_pairs(x, 6, backend='triton')[0].repeat(1, 2, 1)
         x = torch.cat([merge(x, 9, backend='triton')[0] for merge in (merge_nearest, merge_nearest_lengthened)], 1)

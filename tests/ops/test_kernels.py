@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
         ('reconstruct or restore', 100),
         ('members', 72),
         ('nearest or pairs', 37),
+        ('attend', 24),
         ('', 6),
     ],
 )
@@ -48,7 +49,7 @@ def launches(dtype, width, together):
     """(kernel, arguments) of every launch of the ops, recorded."""
     from kernels import recording
 
-    from fewtokens.ops.triton import clustering, hourglass, matching, pairing, shared_update, spread, ward
+    from fewtokens.ops.triton import attention, clustering, hourglass, matching, pairing, shared_update, spread, ward
 
     x, z = torch.zeros(2, 30, width, dtype=dtype), torch.zeros(2, 6, width, dtype=dtype)
     labels, sizes = torch.zeros(2, 30, dtype=torch.int64), torch.zeros(2, 30)
@@ -57,6 +58,7 @@ def launches(dtype, width, together):
         (clustering, 'cluster_kernel'), (shared_update, 'restore_kernel'), (hourglass, 'compare_kernel'),
         (hourglass, 'weigh_kernel'), (hourglass, 'apply_kernel'),
         (spread, 'norm_kernel'), (spread, 'activation_kernel'), (pairing, 'pair_kernel'),
+        (attention, 'attention_kernel'),
     ]  # fmt: skip
     with recording(*places) as recorders, mock.patch.object(clustering, '_multiprocessors', lambda device: 132):
         shared_update.launch_lengthened(x, grid, clusters, 2, 3, sizes, together)
@@ -67,6 +69,8 @@ def launches(dtype, width, together):
         ward.launch_lengthened(x, 20, 8, sizes, together)
         if not together:
             matching.launch_merge(x, 5, 1, None, x[..., :16], together)
+        heads = torch.zeros(2, 30, 3, 2, 64, dtype=torch.float16 if dtype == torch.float32 else dtype)
+        attention.launch_attention(*heads.permute(2, 0, 3, 1, 4), sizes, 0.1)
         weight = torch.zeros(4 * width, width, dtype=dtype)
         spread.launch_norm(x, sizes[..., None], weight[0], weight[1], 1e-6)
         spread.launch_activation(

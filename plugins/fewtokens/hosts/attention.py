@@ -50,7 +50,7 @@ class KeyBias:
         bias = None if context is None else context.key_bias(query)
         if bias is not None:
             # A mask over keys alone, [B, keys], stays small: it is broadcast over heads and queries.
-            kwargs['key_padding_mask'] = bias
+            kwargs['key_padding_mask'] = of_keys_alone(bias)
         return forward(query, *args, **kwargs)
 
 
@@ -61,14 +61,17 @@ def key_mask(bias: Tensor, heads: int | None = None) -> Tensor:
         heads: of `nn.MultiheadAttention`, which wants [B * heads, N, N]; None for [B, 1, 1, N].
     """
     if heads is None:
-        mask = bias[:, None, None]
-        # Where no kernel could take it, it is a plain tensor: nothing is to be gained.
-        return mask.as_subclass(KeyMask) if use_kernels('auto', bias) else mask
-    return bias.repeat_interleave(heads, dim=0)[:, None].expand(-1, bias.shape[1], -1)
+        return of_keys_alone(bias[:, None, None])
+    return of_keys_alone(bias.repeat_interleave(heads, dim=0)[:, None].expand(-1, bias.shape[1], -1))
+
+
+def of_keys_alone(mask: Tensor) -> Tensor:
+    """Says of a mask that it is the same for every head and query; a plain tensor where no kernel could use that."""
+    return mask.as_subclass(KeyMask) if use_kernels('auto', mask) else mask
 
 
 class KeyMask(Tensor):
-    """A mask for attention that says the same of every head and query: [B, heads or 1, 1, keys].
+    """A mask for attention that is the same for every head and query, [..., keys] of whatever shape a host wants.
 
     Where PyTorch's attention is given one, `fewtokens.ops.attend` runs in its place, which is sooner done. To all else
     it is a plain tensor. So blocks of any library are served that take a mask, and none of them is touched.
@@ -99,7 +102,7 @@ def _attend(
     enable_gqa: bool = False,
 ) -> Tensor:
     """PyTorch's attention with a `KeyMask`."""
-    fits = query.ndim == attn_mask.ndim == 4 and attn_mask.shape[2] == 1 and len(attn_mask) == len(query)
+    fits = query.ndim == attn_mask.ndim == 4 and len(attn_mask) == len(query)
     if fits and not (dropout_p or is_causal or enable_gqa):
         return attend(query, key, value, attn_mask[:, 0, 0], scale)
     return F.scaled_dot_product_attention(

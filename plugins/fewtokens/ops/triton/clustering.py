@@ -252,8 +252,8 @@ PROGRAMS_EACH = 2
 """Programs that wait for each other, on one multiprocessor: all must find room at once."""
 
 
-def count_programs(device: torch.device) -> int:
-    return PROGRAMS_EACH * _multiprocessors(device)
+def count_programs(device: torch.device, each: int | None = None) -> int:
+    return (PROGRAMS_EACH if each is None else each) * _multiprocessors(device)
 
 
 @lru_cache

@@ -23,11 +23,11 @@ TINY = tl.constexpr(1.1754943508222875e-38)
 @triton.jit
 def offer(
     item, x, sizes, keys, n, stride, prefix, C, sxb, sxn, sxc, ssb, ssn,
-    GIVEN: tl.constexpr, WARD: tl.constexpr, SIZED: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
+    WARD: tl.constexpr, SIZED: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Compares tokens of even index with those of odd index; an item is a block of pairs.
 
-    Means are compared as rounded as the tokens were, of type GIVEN. Keeps for each of even index the best key [B, stride], which says how well a pair suits, then which: of equally good
+    Keeps for each of even index the best key [B, stride], which says how well a pair suits, then which: of equally good
     ones the first. A key is above 0.
     """
     down, across = ((n + 1) // 2 + BLOCK - 1) // BLOCK, (n // 2 + BLOCK - 1) // BLOCK
@@ -41,8 +41,8 @@ def offer(
     for k in range(0, C, BLOCK_K):
         channels = k + tl.arange(0, BLOCK_K)[None, :]
         start = x + b * sxb + channels * sxc
-        evens = tl.load(start + 2 * even[:, None] * sxn, mask=offering[:, None] & (channels < C), other=0).to(GIVEN)
-        odds = tl.load(start + (2 * odd[:, None] + 1) * sxn, mask=taking[:, None] & (channels < C), other=0).to(GIVEN)
+        evens = tl.load(start + 2 * even[:, None] * sxn, mask=offering[:, None] & (channels < C), other=0)
+        odds = tl.load(start + (2 * odd[:, None] + 1) * sxn, mask=taking[:, None] & (channels < C), other=0)
         products = add_narrow_product(evens, tl.trans(odds), products)
         of_even += tl.sum(evens.to(tl.float32) * evens.to(tl.float32), axis=1)
         of_odd += tl.sum(odds.to(tl.float32) * odds.to(tl.float32), axis=1)
@@ -104,7 +104,7 @@ def choose(item, keys, joined, sources, goals, n, away, N, stride, BLOCK: tl.con
 
 @triton.jit
 def join(
-    item, x, sizes, carried, sources, goals, out, carried_out, means, merged, spreads, n, away, last,
+    item, x, sizes, carried, sources, goals, out, rounded, carried_out, means, merged, spreads, n, away, last,
     B, N, rows, stride, C, sxb, sxn, sxc, ssb, ssn,
     FIRST: tl.constexpr, SIZED: tl.constexpr, LENGTHEN: tl.constexpr, MORE: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_G: tl.constexpr,
@@ -169,7 +169,9 @@ def join(
         tl.store(target, mean.to(means.dtype.element_ty), mask=channels < C)
         tl.store(merged + b * left + group, total)
     elif MORE:
-        tl.store(out + (b * rows + group) * C + channels, mean, mask=channels < C)
+        at = (b * rows + group) * C + channels
+        tl.store(out + at, mean, mask=channels < C)
+        tl.store(rounded + at, mean.to(rounded.dtype.element_ty), mask=channels < C)
         ours = carried_out + b * N + group
         tl.store(ours, total)
         if LENGTHEN:
@@ -193,8 +195,8 @@ def relabel(item, joined, labels, N, FIRST: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def run_round(
-    x, metric, sizes, keys, joined, sources, goals, work, carried, labels, means, merged, spreads, counter, arrivals,
-    number, n, away, last, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb, smn, smc, ssb, ssn,
+    x, metric, sizes, keys, joined, sources, goals, work, rounded, carried, labels, means, merged, spreads, counter,
+    arrivals, number, n, away, last, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb, smn, smc, ssb, ssn,
     STEP: tl.constexpr, FIRST: tl.constexpr, MORE: tl.constexpr, WARD: tl.constexpr, SIZED: tl.constexpr,
     MEMBERS: tl.constexpr, LENGTHEN: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_L: tl.constexpr,
@@ -204,15 +206,15 @@ def run_round(
     stride = (N + 1) // 2
     # Two tables of what rounds make: one is read while the other is written.
     of_work, of_carried = B.to(tl.int64) * rows * C, 3 * B.to(tl.int64) * N
-    given: tl.constexpr = metric.dtype.element_ty
     into = number % 2
     out = work + into * of_work if MORE else work
+    rounded_out = rounded + into * of_work if MORE else rounded
     carried_out = carried + into * of_carried if MORE else carried
     if not FIRST:
         x = work + (1 - into) * of_work
         carried = carried + (1 - into) * of_carried
         sizes = carried
-        metric, D = x, C
+        metric, D = rounded + (1 - into) * of_work, C
         sxb, sxn, sxc, smb, smn, smc, ssb, ssn = rows * C, C, 1, rows * C, C, 1, N, 1
     keys += number * B.to(tl.int64) * stride
     if STEP == 'offer' or STEP == 'all':
@@ -220,7 +222,7 @@ def run_round(
         for item in range(first, B * blocks, programs):
             offer(
                 item, metric, sizes, keys, n, stride, prefix, D, smb, smn, smc, ssb, ssn,
-                given, WARD, SIZED or not FIRST, BLOCK, BLOCK_K,
+                WARD, SIZED or not FIRST, BLOCK, BLOCK_K,
             )  # fmt: skip
     if STEP == 'all':
         arrivals += programs
@@ -235,8 +237,8 @@ def run_round(
         if MEMBERS:
             for item in range(first, B * (n - away), programs):
                 join(
-                    item, x, sizes, carried, sources, goals, out, carried_out, means, merged, spreads, n, away, last,
-                    B, N, rows, stride, C, sxb, sxn, sxc, ssb, ssn,
+                    item, x, sizes, carried, sources, goals, out, rounded_out, carried_out, means, merged, spreads, n,
+                    away, last, B, N, rows, stride, C, sxb, sxn, sxc, ssb, ssn,
                     FIRST, SIZED or not FIRST, LENGTHEN, MORE, BLOCK_C, BLOCK_G,
                 )  # fmt: skip
         for item in range(first, B * ((N + BLOCK_L - 1) // BLOCK_L), programs):
@@ -250,7 +252,7 @@ PLAIN = ['B', 'N', 'M', 'rows', 'part', 'prefix', 'number', 'rounds', 'n', 'away
 
 @triton.jit(do_not_specialize=PLAIN)
 def pair_kernel(
-    x, metric, sizes, keys, joined, sources, goals, work, carried, labels, means, merged, spreads,
+    x, metric, sizes, keys, joined, sources, goals, work, rounded, carried, labels, means, merged, spreads,
     number, rounds, n, away, B, N, M, rows, part, prefix, C, D, sxb, sxn, sxc, smb, smn, smc, ssb, ssn,
     STEP: tl.constexpr, FIRST: tl.constexpr, MORE: tl.constexpr, WARD: tl.constexpr, SIZED: tl.constexpr,
     MEMBERS: tl.constexpr, LENGTHEN: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_E: tl.constexpr,
@@ -259,8 +261,8 @@ def pair_kernel(
     """One step of one round, or with STEP 'all' all rounds."""
     counter = keys + rounds * B.to(tl.int64) * ((N + 1) // 2)
     arrivals = run_round(
-        x, metric, sizes, keys, joined, sources, goals, work, carried, labels, means, merged, spreads, counter, 0,
-        number, n, away, number + 1 == rounds, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb, smn, smc, ssb, ssn,
+        x, metric, sizes, keys, joined, sources, goals, work, rounded, carried, labels, means, merged, spreads, counter,
+        0, number, n, away, number + 1 == rounds, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb, smn, smc, ssb, ssn,
         STEP, FIRST, MORE, WARD, SIZED, MEMBERS, LENGTHEN, BLOCK, BLOCK_K, BLOCK_E, BLOCK_C, BLOCK_G, BLOCK_L,
     )  # fmt: skip
     if STEP == 'all' and MORE:
@@ -270,9 +272,9 @@ def pair_kernel(
             arrivals += tl.num_programs(0)
             wait_for_all(counter, arrivals)
             arrivals = run_round(
-                x, metric, sizes, keys, joined, sources, goals, work, carried, labels, means, merged, spreads, counter,
-                arrivals, later, n, away, later + 1 == rounds, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb, smn, smc,
-                ssb, ssn, STEP, False, MORE, WARD, SIZED, MEMBERS, LENGTHEN, BLOCK, BLOCK_K, BLOCK_E, BLOCK_C, BLOCK_G,
+                x, metric, sizes, keys, joined, sources, goals, work, rounded, carried, labels, means, merged, spreads,
+                counter, arrivals, later, n, away, later + 1 == rounds, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb,
+                smn, smc, ssb, ssn, STEP, False, MORE, WARD, SIZED, MEMBERS, LENGTHEN, BLOCK, BLOCK_K, BLOCK_E, BLOCK_C, BLOCK_G,
                 BLOCK_L,
             )  # fmt: skip
 
@@ -331,6 +333,11 @@ def run(
     whole = dict(dtype=torch.int32)
     block_c = triton.next_power_of_2(channels)
     compared = x if metric is None else metric
+    many = batch * evens >= 2048
+    if many:
+        tiles = dict(BLOCK=128, BLOCK_K=32, num_warps=8, num_stages=3)
+    else:
+        tiles = dict(BLOCK=64 if evens > 512 else 32, BLOCK_K=64, num_warps=4, num_stages=2)
     arguments = dict(
         x=x,
         metric=compared,
@@ -341,6 +348,8 @@ def run(
         sources=new((batch, evens), **whole),
         goals=new((batch, evens), **whole),
         work=new((2, batch, rows, channels), dtype=torch.float32) if several else None,
+        # Means are compared as rounded as tokens are.
+        rounded=new((2, batch, rows, channels)) if several else None,
         carried=new((2, 3, batch, n_tokens), dtype=torch.float32) if several else None,
         labels=result.labels,
         means=result.means,
@@ -357,18 +366,15 @@ def run(
         SIZED=sizes is not None,
         MEMBERS=members,
         LENGTHEN=lengthen,
-        BLOCK=64 if evens > 512 else 32,
-        BLOCK_K=32,
         BLOCK_E=triton.next_power_of_2(evens),
         BLOCK_C=block_c,
         BLOCK_G=min(max(triton.next_power_of_2(rounds[0][1]), 16), 1024),
         BLOCK_L=1024,
-        num_warps=clustering.WARPS,
-        num_stages=clustering.STAGES,
+        **tiles,
     )
     if together:
         n, away = rounds[0]
-        pair_kernel[(clustering.count_programs(x.device),)](
+        pair_kernel[(clustering.count_programs(x.device, 1 if many else 2),)](
             **arguments, number=0, n=n, away=away, STEP='all', FIRST=True, launch_cooperative_grid=True
         )
         return result
