@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fewtokens
-from fewtokens.ops import backend, dense, k_medoids, match_pairs, merge_pairs, merge_tokens, reconstruct_tokens
+from fewtokens.ops import attend, backend, dense, k_medoids, match_pairs, merge_pairs, merge_tokens, reconstruct_tokens
 from fewtokens.ops.hourglass import cluster_widely
 from fewtokens.ops.medoids import choose_medoids
 from fewtokens.ops.shared_update import lengthen_means, merge_lengthened, restore_updated
@@ -221,6 +221,28 @@ def refuse(value):
     raise AssertionError('a kernel was asked for')
 
 
+HEADS = [  # batch, heads, queries, keys, width, type
+    (1, 16, 401, 401, 64, torch.bfloat16),
+    (8, 3, 1025, 1025, 64, torch.float16),
+    (2, 2, 77, 130, 72, torch.bfloat16),
+    (2, 4, 200, 64, 80, torch.float16),
+    (1, 1, 1, 1, 128, torch.bfloat16),
+    (3, 2, 65, 190, 16, torch.float16),
+]
+
+
+@pytest.mark.parametrize('shape', HEADS, ids=str)
+def test_attention_with_a_bias(shape):
+    batch, heads, queries, keys, width, dtype = shape
+    q = torch.randn(batch, queries, heads, width, device='cuda').to(dtype).transpose(1, 2)
+    k, v = torch.randn(batch, keys, 2, heads, width, device='cuda').to(dtype).permute(2, 0, 3, 1, 4)
+    bias = torch.randint(1, 9, (batch, keys), device='cuda').float().log()
+    bias[:, 1::3] = -torch.inf
+    with poisoned():
+        given = attend(q, k, v, bias, backend='triton')
+    assert error(given, dense.attend(*(each.double() for each in (q, k, v, bias)))) < ROUNDING[dtype] / 2
+
+
 def test_the_dense_forms_agree():
     x = smooth(1, (24, 20), 64, torch.float32)
     for given, expected in zip(
@@ -307,6 +329,20 @@ def test_a_pass_in_kernels_is_one_in_pytorch(name, monkeypatch):
         given = model(x)
         monkeypatch.setattr(backend, '_is_capable', lambda device: False)
         assert error(given, model(x)) < 1e-3
+
+
+def test_blocks_attend_in_the_kernel(monkeypatch):
+    from fewtokens.ops.triton import attention
+
+    model, x, launch, launched = vit(), images(), attention.launch_attention, []
+    monkeypatch.setattr(attention, 'launch_attention', lambda *args: launched.append(args) or launch(*args))
+    with attached(model, fewtokens.SharedUpdate(2, 7)):
+        given = model(x)
+        assert len(launched) == 4
+        with monkeypatch.context() as patch:
+            patch.setattr('fewtokens.hosts.attention.use_kernels', lambda *args: False)
+            assert error(given, model(x)) < 2e-2 and len(launched) == 4
+        assert error(torch.compile(model, fullgraph=True)(x), given) < 2e-2 and len(launched) == 8
 
 
 def test_gradients():

@@ -1,4 +1,4 @@
-"""Attention whose keys have a bias, in every way that PyTorch has."""
+"""Attention whose keys have a bias, in a kernel of ours and in every way that PyTorch has."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...hosts.attention import key_mask
+from ...ops import attend
 from .timing import Call, Results, captured, time_calls
 
 
@@ -30,7 +30,7 @@ SHAPES = [
 
 
 def _with_mask(backend: SDPBackend | None, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    mask = key_mask(bias.to(q.dtype))
+    mask = bias.to(q.dtype)[:, None, None]
     if backend is None:
         return F.scaled_dot_product_attention(q, k, v, mask)
     with sdpa_kernel(backend):
@@ -88,6 +88,7 @@ def forms_of(shape: Heads) -> dict[str, Call]:
     bias[:, 0] = 0
     ways: dict[str, Callable] = {
         'mask': lambda: _with_mask(None, q, k, v, bias),
+        'kernel': lambda: attend(q, k, v, bias),
         'mask, memory-efficient': lambda: _with_mask(SDPBackend.EFFICIENT_ATTENTION, q, k, v, bias),
         'mask, cuDNN': lambda: _with_mask(SDPBackend.CUDNN_ATTENTION, q, k, v, bias),
         'FlexAttention': lambda: _compiled_flex()(q, k, v, bias),

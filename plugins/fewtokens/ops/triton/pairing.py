@@ -274,8 +274,8 @@ def pair_kernel(
             arrivals = run_round(
                 x, metric, sizes, keys, joined, sources, goals, work, rounded, carried, labels, means, merged, spreads,
                 counter, arrivals, later, n, away, later + 1 == rounds, B, N, rows, prefix, C, D, sxb, sxn, sxc, smb,
-                smn, smc, ssb, ssn, STEP, False, MORE, WARD, SIZED, MEMBERS, LENGTHEN, BLOCK, BLOCK_K, BLOCK_E, BLOCK_C, BLOCK_G,
-                BLOCK_L,
+                smn, smc, ssb, ssn, STEP, False, MORE, WARD, SIZED, MEMBERS, LENGTHEN, BLOCK, BLOCK_K, BLOCK_E,
+                BLOCK_C, BLOCK_G, BLOCK_L,
             )  # fmt: skip
 
 
