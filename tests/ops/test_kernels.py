@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
         ('reconstruct or restore', 100),
         ('members', 72),
         ('nearest or pairs', 37),
-        ('medoids', 44),
+        ('medoids', 45),
         ('', 6),
     ],
 )
