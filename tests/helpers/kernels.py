@@ -10,7 +10,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-NAMES = {torch.float32: 'fp32', torch.float16: 'fp16', torch.bfloat16: 'bf16', torch.int64: 'i64', torch.int32: 'i32'}
+NAMES = {
+    torch.float32: 'fp32',
+    torch.float16: 'fp16',
+    torch.bfloat16: 'bf16',
+    torch.int64: 'i64',
+    torch.int32: 'i32',
+    torch.float64: 'fp64',
+}
 OPTIONS = ('num_warps', 'num_stages', 'launch_cooperative_grid')
 
 

@@ -28,6 +28,7 @@ def small(monkeypatch):
         monkeypatch.setattr(module, 'captured', lambda call: call)
     monkeypatch.setattr(passes, 'MODELS', {'ViT-B': dict(embed_dim=16, depth=4, num_heads=2)})
     monkeypatch.setattr(kernels, 'SHAPES', [kernels.Shape(1, 6, 3, 8)])
+    monkeypatch.setattr(kernels, 'SEGMENTS', [kernels.Segments(2, 20, 3, 8)])
     monkeypatch.setattr(attention, 'SHAPES', [attention.Heads(1, 9, 2, 8)])
     monkeypatch.setattr(kernels, 'measure_ceilings', lambda results: dict(bytes_per_s=1e12, flops_per_s=1e15))
     monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: None)
@@ -67,9 +68,12 @@ def test_ops_and_their_floors(small):
     assert not [row for row in rows if 'failure' in row]
     assert {row['name'].split()[0] for row in rows} == {
         'merge', 'cluster', 'nearest,', 'pairs,', 'norm', 'activation', 'restore', 'weights', 'product',
+        'k-medoids', 'medoids',
     }  # fmt: skip
     assert {row['form'] for row in rows} == {'kernels', 'kernels, graph', 'PyTorch', 'PyTorch, graph', 'published'}
     restore = next(row for row in rows if row['name'] == 'restore')
+    waiting = [row['form'] for row in rows if row['name'] == 'medoids of distances']
+    assert waiting == ['kernels', 'kernels, graph', 'PyTorch']  # no graph takes what waits
     assert restore['bytes'] == 2 * (36 + 9) * 8 * 2 + 36 * 8
 
 

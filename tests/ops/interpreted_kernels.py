@@ -9,12 +9,15 @@ from fewtokens.ops import (
     attend,
     cluster_tokens,
     dense,
+    k_medoids,
     match_pairs,
     merge_nearest,
     merge_pairs,
     merge_tokens,
     reconstruct_tokens,
+    spectral_medoids,
 )
+from fewtokens.ops.medoids import choose_medoids
 from fewtokens.ops.shared_update import lengthen_means, merge_lengthened, restore_updated
 from fewtokens.ops.spread import ACTIVATIONS, LayerNorm, activate_members, norm_members
 from fewtokens.ops.ward import merge_nearest_lengthened
@@ -196,6 +199,66 @@ def test_attend(number):
     assert_close(given, dense.attend(*(each.double() for each in (q, k, v, bias)), scale), dtype)
 
 
+METRICS = [dict(), dict(exact=True), dict(p=1.0), dict(metric='cosine'), dict(normalize=True), dict(p=3.0)]
+
+
+def equal_in_both(op, *args, **settings):
+    given, expected = (op(*args, **settings, backend=backend) for backend in ('triton', 'torch'))
+    return all(torch.equal(one, other) for one, other in zip(given, expected))
+
+
+@pytest.mark.parametrize('number', range(36))
+def test_medoids(number):
+    draw = random.Random(number)
+    dtype, layout, settings = TYPES[number % 3], LAYOUTS[number // 3 % 3], METRICS[number % 6]
+    n_points = (1, 2, 31, 32, 33, 64, 65)[number // 6] if number % 6 == 0 else draw.randint(2, 40)
+    k = draw.choice((1, n_points, draw.randint(1, n_points), draw.randint(1, n_points)))
+    x = laid_out((draw.choice((1, 2, 3)), n_points, draw.choice(WIDTHS)), dtype, layout)
+    if number % 4 == 1:  # a video that stands still
+        x = x[:, torch.arange(n_points) % (1 + n_points // 3)]
+    if number % 4 == 2:
+        x[0, draw.randrange(n_points)] = draw.choice((float('nan'), float('inf'), -float('inf')))
+        x[-1, draw.randrange(n_points)] = float('nan')
+    tol = (1e-6, 1e-6, 0.5 * x.shape[2] ** 0.5)[number % 3]
+    assert equal_in_both(k_medoids, x, k, **settings, max_iters=(100, 100, 0, 1, 2)[number % 5], tol=tol)
+
+
+KINDS = ['skewed', 'transposed', 'few values', 'far', 'spread over', 'nearly equal', 'norms of any kind']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_medoids_of_distances(kind):
+    distances, norms = torch.rand(2, 70, 70), torch.rand(2, 70)
+    if kind == 'skewed':  # nearly all are in one cluster
+        distances[:, :60, :60] *= 0.1
+    elif kind == 'transposed':
+        distances, norms = distances.mT, torch.rand(70, 2).T
+    elif kind == 'few values':
+        distances, norms = (distances * 3).round(), (norms * 2).round()
+    elif kind == 'far':
+        distances[:, ::9], distances[:, :, ::7] = 1e30, float('inf')
+    elif kind == 'spread over':
+        distances, norms = distances[:1].expand(3, 70, 70), norms[:1].half().expand(3, 70)
+    elif kind == 'nearly equal':  # what tells sums apart is lost in float32
+        distances = 1 + (distances * 4).floor() * 2**-23
+    else:
+        norms = torch.where(norms < 0.5, -0.0, -norms)
+        norms[1, [9, 4]] = torch.tensor([0x7FC00000, -0x400000], dtype=torch.int32).view(torch.float32)  # both are nan
+    for k in (1, 9):
+        assert equal_in_both(choose_medoids, distances, norms, k)
+
+
+def test_medoids_of_more_points_than_a_block():
+    x = torch.randn(1, 2100, 3)
+    distances = torch.cdist(x, x)
+    assert equal_in_both(choose_medoids, distances, x.norm(dim=2), 9, 1)
+
+
+def test_medoids_of_graphs():
+    for graph in ('heat', 'knn'):
+        assert equal_in_both(spectral_medoids, torch.randn(2, 30, 8), 6, graph)
+
+
 def refuse(value):
     raise AssertionError('a kernel was asked for')
 
@@ -318,6 +381,11 @@ def test_compiled_whole():
             centers, x, centers, 2, backend='triton'
         )
 
+    def medoids(x):
+        return k_medoids(x, 5, backend='triton')
+
     x = torch.randn(1, 12, 4)
+    for given, expected in zip(torch.compile(medoids, backend='aot_eager', fullgraph=True)(x), medoids(x)):
+        assert torch.equal(given, expected)
     for given, expected in zip(torch.compile(both, backend='aot_eager', fullgraph=True)(x), both(x)):
         torch.testing.assert_close(given, expected)

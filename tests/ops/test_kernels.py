@@ -12,11 +12,13 @@ import torch
 from fewtokens.ops import (
     backend,
     cluster_tokens,
+    k_medoids,
     match_pairs,
     merge_nearest,
     merge_pairs,
     merge_tokens,
     reconstruct_tokens,
+    spectral_medoids,
 )
 
 pytest.importorskip('triton', reason='Triton is not installed here')
@@ -32,6 +34,7 @@ HERE = Path(__file__).parent
         ('members', 72),
         ('nearest or pairs', 37),
         ('attend', 24),
+        ('medoids', 45),
         ('', 6),
     ],
 )
@@ -49,7 +52,17 @@ def launches(dtype, width, together):
     """(kernel, arguments) of every launch of the ops, recorded."""
     from kernels import recording
 
-    from fewtokens.ops.triton import attention, clustering, hourglass, matching, pairing, shared_update, spread, ward
+    from fewtokens.ops.triton import (
+        attention,
+        clustering,
+        hourglass,
+        matching,
+        medoids,
+        pairing,
+        shared_update,
+        spread,
+        ward,
+    )
 
     x, z = torch.zeros(2, 30, width, dtype=dtype), torch.zeros(2, 6, width, dtype=dtype)
     labels, sizes = torch.zeros(2, 30, dtype=torch.int64), torch.zeros(2, 30)
@@ -59,6 +72,7 @@ def launches(dtype, width, together):
         (hourglass, 'weigh_kernel'), (hourglass, 'apply_kernel'),
         (spread, 'norm_kernel'), (spread, 'activation_kernel'), (pairing, 'pair_kernel'),
         (attention, 'attention_kernel'),
+        (medoids, 'medoid_kernel'),
     ]  # fmt: skip
     with recording(*places) as recorders, mock.patch.object(clustering, '_multiprocessors', lambda device: 132):
         shared_update.launch_lengthened(x, grid, clusters, 2, 3, sizes, together)
@@ -71,6 +85,9 @@ def launches(dtype, width, together):
             matching.launch_merge(x, 5, 1, None, x[..., :16], together)
         heads = torch.zeros(2, 30, 3, 2, 64, dtype=torch.float16 if dtype == torch.float32 else dtype)
         attention.launch_attention(*heads.permute(2, 0, 3, 1, 4), sizes, 0.1)
+        few, many = (torch.zeros(1, 1, count) for count in (30, 2352))
+        for rows, k in ((few, 6), (many, 196)):
+            medoids.launch(rows.expand(1, rows.shape[2], -1), rows[0], k, 100, 1e-6)
         weight = torch.zeros(4 * width, width, dtype=dtype)
         spread.launch_norm(x, sizes[..., None], weight[0], weight[1], 1e-6)
         spread.launch_activation(
@@ -82,7 +99,7 @@ def launches(dtype, width, together):
         for launch in recorder.launches:
             step = launch.get('STEP')
             what = ('FIRST', 'WARD')[: dict(offer=2, join=1).get(step, 0)]
-            key = recorder.kernel.__name__, *(launch.get(name) for name in ('STEP', 'MEASURED', *what))
+            key = recorder.kernel.__name__, *(launch.get(name) for name in ('STEP', 'MEASURED', 'BLOCK_N', *what))
             different[key] = recorder.kernel, launch
     return different.values()
 
@@ -119,6 +136,8 @@ OPS = [
     lambda x, **k: merge_nearest(x, 5, **k),
     lambda x, **k: match_pairs(x, 5, **k),
     lambda x, **k: merge_pairs(x, 5, **k),
+    lambda x, **k: k_medoids(x, 5, **k),
+    lambda x, **k: spectral_medoids(x, 5, **k),
 ]
 
 
@@ -143,10 +162,10 @@ def test_whether_a_device_is_capable_is_asked_while_compiling():
 def test_the_cpu_runs_pytorch_and_imports_no_kernel():
     code = """
 import sys, torch
-from fewtokens.ops import cluster_tokens, merge_nearest, merge_pairs, merge_tokens, reconstruct_tokens
+from fewtokens.ops import cluster_tokens, k_medoids, merge_nearest, merge_pairs, merge_tokens, reconstruct_tokens
 x = torch.randn(1, 12, 4)
 merge_tokens(x, (3, 4), (2, 2)); cluster_tokens(x, (3, 4), (2, 2)); reconstruct_tokens(x, x, x, 2)
-merge_nearest(x, 5); merge_pairs(x, 5)
+merge_nearest(x, 5); merge_pairs(x, 5); k_medoids(x, 5)
 assert not [name for name in sys.modules if name.startswith('fewtokens.ops.triton')]
 """
     environment = {**os.environ, 'TRITON_INTERPRET': '1'}

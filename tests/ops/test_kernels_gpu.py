@@ -9,7 +9,7 @@ import torch
 import fewtokens
 from fewtokens.ops import attend, backend, dense, k_medoids, match_pairs, merge_pairs, merge_tokens, reconstruct_tokens
 from fewtokens.ops.hourglass import cluster_widely
-from fewtokens.ops.medoids import choose_medoids
+from fewtokens.ops.medoids import _pairwise_distances, choose_medoids
 from fewtokens.ops.shared_update import lengthen_means, merge_lengthened, restore_updated
 from fewtokens.ops.spread import LayerNorm, activate_members, norm_members
 from fewtokens.ops.ward import merge_nearest
@@ -394,12 +394,57 @@ def test_medoids_of_a_sample_do_not_depend_on_its_batch(settings):
     torch.testing.assert_close(*costs, rtol=5e-3, atol=0)
     torch.cuda.set_sync_debug_mode('error')
     try:
-        unread = k_medoids(x, 40, max_iters=20, wait=False, **settings)
-        alone = k_medoids(x[3:4], 40, max_iters=20, wait=False, **settings)
+        unread = k_medoids(x, 40, max_iters=20, wait=False, backend='torch', **settings)
+        alone = k_medoids(x[3:4], 40, max_iters=20, wait=False, backend='torch', **settings)
     finally:
         torch.cuda.set_sync_debug_mode('default')
     for whole, other, one in zip(together, unread, alone):
         assert torch.equal(whole, other) and torch.equal(whole[3:4], one)
+
+
+MEDOIDS = [(24, 392, 49), (4, 2352, 196), (140, 98, 49), (3, 61, 61), (2, 5000, 1), (2, 1, 1)]  # batch, points, k
+
+
+def distances_of(batch, count):
+    """Of points of which some are the same, or no numbers."""
+    x = torch.randn(batch, count, 64, device='cuda') * torch.rand(batch, count, 1, device='cuda').exp()
+    x[:, count // 2 : count // 2 * 2 : 3] = x[:, : count // 2 : 3].clone()
+    x[-1, -1] = float('nan')
+    return _pairwise_distances(x, 'euclidean', 2.0, exact=True).nan_to_num_(nan=1e30), x.norm(dim=2)
+
+
+@pytest.mark.parametrize('shape', MEDOIDS, ids=str)
+def test_medoids_are_those_of_pytorch(shape):
+    batch, count, k = shape
+    distances, norms = distances_of(batch, count)
+    for max_iters in (0, 1, 100):
+        expected = choose_medoids(distances, norms, k, max_iters, backend='torch')
+        for _ in range(5):  # threads that do not wait for each other would show now and then
+            with poisoned():
+                given = choose_medoids(distances, norms, k, max_iters, backend='triton')
+            for one, other in zip(given, expected):
+                assert torch.equal(one, other)
+
+
+def test_medoids_wait_for_nothing_and_are_captured():
+    batch, count, k = MEDOIDS[0]
+    distances, norms = distances_of(batch, count)
+    choose_medoids(distances, norms, k)
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        choose_medoids(distances, norms, k)
+        k_medoids(torch.randn(2, 98, 64, device='cuda'), 49)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        given = choose_medoids(distances, norms, k)
+    for _ in range(3):
+        for old, new in zip((distances, norms), distances_of(batch, count)):
+            old.copy_(new)
+        graph.replay()
+        for one, other in zip(given, choose_medoids(distances, norms, k, backend='torch')):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize('name', ['SharedUpdate', 'Hourglass', 'BipartiteMerge', 'GradualUpdate'])
@@ -420,3 +465,7 @@ def test_ops_compiled_whole():
     x = smooth(2, (14, 14), 192, torch.bfloat16)
     for given, expected in zip(torch.compile(both, fullgraph=True)(x), both(x)):
         assert error(given, expected) < 1e-2
+    distances, norms = distances_of(2, 98)
+    compiled = torch.compile(choose_medoids, fullgraph=True)(distances, norms, 20)
+    for given, expected in zip(compiled, choose_medoids(distances, norms, 20)):
+        assert torch.equal(given, expected)

@@ -62,6 +62,16 @@ def test_distances_are_symmetric_and_nothing_between_equals(settings):
 
 
 @pytest.mark.parametrize('settings', EXACT)
+def test_distances_in_other_parts_are_the_same(settings, monkeypatch):
+    x = torch.randn(5, 150, 48)
+    settings = settings.get('metric', 'euclidean'), settings.get('p', 2.0), True
+    expected = medoids._pairwise_distances(x, *settings)
+    monkeypatch.setattr(medoids, '_ROWS', 512)
+    monkeypatch.setattr(medoids, '_AT_ONCE', 2 * 150 * 150)
+    torch.testing.assert_close(medoids._pairwise_distances(x, *settings), expected, rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize('settings', EXACT)
 def test_a_batch_and_threads_do_not_matter_where_distances_are_exact(settings):
     x = torch.randn(5, 98, 64)
     together, threads = k_medoids(x, 49, **settings), torch.get_num_threads()

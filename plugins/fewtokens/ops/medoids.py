@@ -5,11 +5,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .backend import use_kernels
 from .precision import in_float32
 
 _FAR = 1e30
-_ROWS = 64
-"""Of distances that are measured at once."""
+_ROWS, _ROWS_OF_CUDA = 64, 512
+"""Of a sample's distances that are measured at once: on a CPU few, which its caches hold."""
+_AT_ONCE = 2**26
+"""Distances of all samples, at most."""
 _EQUAL = 2.0**-40
 """Points whose squared distance is below this part of their squared lengths are equal, but for float64's rounding."""
 
@@ -26,6 +29,7 @@ def k_medoids(
     tol: float = 1e-6,
     wait: bool = True,
     exact: bool = False,
+    backend: str = 'auto',
 ) -> tuple[Tensor, Tensor]:
     """Picks k of each sample's points so that every point is near one of them.
 
@@ -46,8 +50,11 @@ def k_medoids(
         max_iters: rounds at most.
         tol: a medoid that moved no farther than this counts as at rest.
         wait: end when no medoid moves, for which a device is waited for each round. False runs all of `max_iters`,
-            with the same result, and reads nothing back, as a CUDA graph needs it: let there be few.
+            with the same result, and reads nothing back, as a CUDA graph needs it: let there be few. A kernel ends then
+            and reads nothing back, whatever this is.
         exact: measure 2-norms on a CPU too as exactly as all others are.
+        backend: 'torch', 'triton' for a kernel of a CUDA device that does all but the distances, or 'auto': the kernel
+            where it can run.
 
     Returns:
         medoids [B, k] int64, ascending indices of points, and labels [B, N] int64, each point's position in medoids.
@@ -61,13 +68,23 @@ def k_medoids(
         x = x / (norms[:, :, None] + 1e-6)
     # A point that isn't finite is far from everything, itself included; the rest is clustered as usual.
     distances = _pairwise_distances(x, metric, p, exact).nan_to_num_(nan=_FAR, posinf=_FAR)
-    return choose_medoids(distances, norms, k, max_iters, tol, wait)
+    return choose_medoids(distances, norms, k, max_iters, tol, wait, backend)
 
 
 def choose_medoids(
-    distances: Tensor, norms: Tensor, k: int, max_iters: int = 100, tol: float = 1e-6, wait: bool = True
+    distances: Tensor,
+    norms: Tensor,
+    k: int,
+    max_iters: int = 100,
+    tol: float = 1e-6,
+    wait: bool = True,
+    backend: str = 'auto',
 ) -> tuple[Tensor, Tensor]:
     """k-medoids on distances [B, N, N], starting from the point of largest norm [B, N]; returns as `k_medoids`."""
+    if use_kernels(backend, distances, norms) and _kernel_fits(distances):
+        from .triton import medoids as kernels
+
+        return kernels.choose_medoids(distances, norms, k, max_iters, tol)
     medoids = _farthest_first(distances, norms, k)
     active = torch.arange(len(medoids), device=medoids.device)
     for _ in range(max_iters):
@@ -90,6 +107,11 @@ def choose_medoids(
     return medoids, _nearest(distances, medoids)
 
 
+def _kernel_fits(distances: Tensor) -> bool:
+    # A row of distances lies in a program's registers; a shift in half precision is compared with `tol` as rounded.
+    return distances.dtype == torch.float32 and distances.shape[1] <= 16384
+
+
 def _check(x: Tensor, k: int, metric: str, p: float) -> None:
     if x.ndim != 3 or x.shape[0] == 0:
         raise ValueError(f'points have shape {tuple(x.shape)}; [B, N, C] with B >= 1 is needed')
@@ -109,24 +131,32 @@ def _pairwise_distances(x: Tensor, metric: str, p: float, exact: bool) -> Tensor
         return torch.stack([torch.cdist(sample, sample) for sample in x])
     # In float64, whose rounding does not show in float32: what is equal comes out equal on every device.
     x = x.double()
-    squares = x.square().sum(dim=2)
     count = x.shape[1]
     distances = x.new_zeros(len(x), count, count, dtype=torch.float32)
-    # Half of all are enough, as they are symmetric.
-    parts = -(-count // _ROWS)
-    for start, end in pairwise(count * part // parts for part in range(parts + 1)):
-        rows, others = slice(start, end), slice(end)
+    # How many rows are measured at once rests on a sample alone: products of other shapes may be rounded otherwise.
+    rows = min(count, _ROWS_OF_CUDA if x.device.type == 'cuda' else _ROWS)
+    samples = max(1, _AT_ONCE // (rows * count))
+    for some, measured in zip(x.split(samples), distances.split(samples)):
+        _measure_lower(some, metric, p, rows, measured)
+    lower = distances.tril_()
+    return lower + lower.tril(-1).transpose(1, 2)
+
+
+def _measure_lower(x: Tensor, metric: str, p: float, rows: int, out: Tensor) -> None:
+    """Writes distances [B, N, N], up to the diagonal and some beyond: half are enough, as they are symmetric."""
+    squares = x.square().sum(dim=2)
+    parts = -(-x.shape[1] // rows)
+    for start, end in pairwise(x.shape[1] * part // parts for part in range(parts + 1)):
+        some, others = slice(start, end), slice(end)
         if metric == 'euclidean' and p != 2:
-            distances[:, rows, others] = torch.cdist(x[:, rows], x[:, others], p)
+            out[:, some, others] = torch.cdist(x[:, some], x[:, others], p)
             continue
-        both = squares[:, rows, None] + squares[:, None, others]
-        apart = torch.baddbmm(both, x[:, rows], x[:, others].transpose(1, 2), alpha=-2)
+        both = squares[:, some, None] + squares[:, None, others]
+        apart = torch.baddbmm(both, x[:, some], x[:, others].transpose(1, 2), alpha=-2)
         # Where points are equal, zeros too; infinite ones are not.
         equal = apart < (_EQUAL * both).clamp_min_(torch.finfo(x.dtype).tiny)
         measured = apart.sqrt() if metric == 'euclidean' else 1 - (both - apart) / 2
-        distances[:, rows, others] = measured.masked_fill_(equal, 0)
-    lower = distances.tril_()
-    return lower + lower.tril(-1).transpose(1, 2)
+        out[:, some, others] = measured.masked_fill_(equal, 0)
 
 
 def _farthest_first(distances: Tensor, norms: Tensor, k: int) -> Tensor:

@@ -22,6 +22,7 @@ def spectral_medoids(
     window: float | tuple[float, ...] | None = None,
     max_iters: int = 100,
     tol: float = 1e-6,
+    backend: str = 'auto',
 ) -> tuple[Tensor, Tensor]:
     """Picks k of each sample's points, one for each cluster of their graph.
 
@@ -46,6 +47,7 @@ def spectral_medoids(
         window: link only points whose positions differ by no more than this, in each of the D dimensions.
         max_iters: see `k_medoids`.
         tol: see `k_medoids`.
+        backend: see `k_medoids`.
 
     Returns:
         medoids [B, k] int64, ascending indices of points, and labels [B, N] int64, each point's position in medoids.
@@ -71,7 +73,8 @@ def spectral_medoids(
     affinity = _neighbours(x, links, knn) if graph == 'knn' else _heat(x, links, sigma)
     rows = _smallest_eigenvectors(affinity, links.any(dim=2), k)
     rows = rows / rows.norm(dim=2, keepdim=True).clamp_min(1e-12)
-    return choose_medoids(_rounded_distances(rows), norms.nan_to_num(nan=torch.inf), k, max_iters, tol)
+    norms = norms.nan_to_num(nan=torch.inf)
+    return choose_medoids(_rounded_distances(rows), norms, k, max_iters, tol, backend=backend)
 
 
 def _check(

@@ -9,8 +9,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from ...ops import cluster_tokens, dense, merge_pairs, merge_tokens
+from ...ops import cluster_tokens, dense, k_medoids, merge_pairs, merge_tokens
 from ...ops.hourglass import apply_weights, cluster_widely, reconstruction_weights
+from ...ops.medoids import choose_medoids
 from ...ops.shared_update import merge_lengthened, restore_updated
 from ...ops.spread import LayerNorm, activate_members, norm_members
 from ...ops.ward import merge_nearest_lengthened
@@ -26,7 +27,19 @@ class Shape:
     dtype: str = 'bfloat16'
 
 
+@dataclass(frozen=True)
+class Segments:
+    """Of videos, whose tokens are clustered by k-medoids."""
+
+    batch: int
+    tokens: int
+    clusters: int
+    width: int
+    dtype: str = 'float32'
+
+
 SHAPES = [Shape(1, 40, 20, 1024), Shape(1, 64, 32, 1024), Shape(8, 64, 32, 1024), Shape(1, 40, 28, 1024)]
+SEGMENTS = [Segments(24, 392, 49, 768)]
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class Op:
     published: Call | None
     bytes: int
     flops: int
+    waits: bool = False
+    """Whether PyTorch's form reads values back, so that no graph can capture it."""
 
 
 def measure_ceilings(results: Results) -> dict[str, float]:
@@ -152,15 +167,38 @@ def ops_of(shape: Shape) -> Iterator[Op]:
     )
 
 
+def medoids_of(shape: Segments) -> Iterator[Op]:
+    b, n, k, c = shape.batch, shape.tokens, shape.clusters, shape.width
+    x = torch.randn(b, n, c, device='cuda').to(getattr(torch, shape.dtype))
+    # What any such algorithm does: compare half of all pairs by 2 * c operations, or read distances and assign points.
+    yield Op(
+        'k-medoids',
+        partial(k_medoids, x, k),
+        None,
+        b * (n * c * x.element_size() + n * 8 + k * 8),
+        b * n * n * c,
+        waits=True,
+    )
+    distances, norms = torch.cdist(x, x), x.norm(dim=2)
+    yield Op(
+        'medoids of distances',
+        partial(choose_medoids, distances, norms, k),
+        None,
+        b * (n * n * 4 + n * 4 + n * 8 + k * 8),
+        b * 2 * n * k,
+        waits=True,
+    )
+
+
 @torch.no_grad()
-def measure_ops(shapes: list[Shape], results: Results) -> None:
+def measure_ops(shapes: list[Shape | Segments], results: Results) -> None:
     ceilings = dict(bytes_per_s=float('nan'), flops_per_s=float('nan'))
     with results.soft(part='ceilings'):
         ceilings = measure_ceilings(results)
     for shape in shapes:
         about = dict(part='ops', **vars(shape))
         with results.soft(**about):
-            for op in ops_of(shape):
+            for op in ops_of(shape) if isinstance(shape, Shape) else medoids_of(shape):
                 if results.clock.is_over:
                     results.add(**about, name=op.name, failure='no time left')
                     continue
@@ -178,7 +216,8 @@ def _measure_op(op: Op, about: dict[str, Any], results: Results, ceilings: dict[
         with results.soft(**about, name=op.name, form=form):
             call()
             forms[form] = call
-            if form != 'published':  # which makes its tables anew, and waits for them
+            # The published ones make their tables anew, and wait for them.
+            if form != 'published' and not (form == 'PyTorch' and op.waits):
                 forms[f'{form}, graph'] = captured(call)
     floor = max(op.bytes / ceilings['bytes_per_s'], op.flops / ceilings['flops_per_s'])
     for form, timing in time_calls(forms, 'PyTorch', milliseconds=2).items():

@@ -16,7 +16,7 @@ def run_parts(parts: list[str], results: Results, setups: list[passes.Setup] | N
     compiled = [replace(setup, costs=False) for setup in setups[:1]]
     runs: dict[str, Callable[[], None]] = {
         'settings': lambda: kernels.measure_settings(results),
-        'ops': lambda: kernels.measure_ops(kernels.SHAPES, results),
+        'ops': lambda: kernels.measure_ops([*kernels.SHAPES, *kernels.SEGMENTS], results),
         'passes': lambda: passes.measure_passes([setup for setup in setups if setup.costs], results),
         'sizes': lambda: passes.measure_passes([setup for setup in setups if not setup.costs], results),
         'attention': lambda: attention.measure_attention(attention.SHAPES, results),
