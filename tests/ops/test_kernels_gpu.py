@@ -456,6 +456,18 @@ def test_compiled_whole(name):
         assert error(torch.compile(model, fullgraph=True)(x), expected) < 1e-3
 
 
+@pytest.mark.parametrize('name', ['SharedUpdate', 'GradualUpdate'])
+def test_compiled_into_a_graph(name):
+    model = vit(torch.float32)
+    with fewtokens.attach(model, REDUCERS[name]), torch.no_grad():
+        run = torch.compile(model, mode='reduce-overhead', fullgraph=True)
+        for _ in range(4):
+            x = images(torch.float32)
+            torch.compiler.cudagraph_mark_step_begin()
+            assert error(run(x).clone(), model(x)) < 1e-3
+    assert not torch._dynamo.utils.counters['inductor']['cudagraph_skips']
+
+
 @torch.no_grad()
 def test_ops_compiled_whole():
     def both(x):
