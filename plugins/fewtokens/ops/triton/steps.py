@@ -129,18 +129,26 @@ def halve_median(item, squared, temperature, N, TINY: tl.constexpr, BLOCK: tl.co
             values = tl.load(start + first + places, mask=first + places < N, other=float('nan'))
             known += tl.sum((values == values).to(tl.int32))
     rank = tl.maximum(known - 1, 0) // 2
-    median = 0
-    for step in range(31):
-        # Bit by bit: it is at least this if no more than `rank` numbers are smaller.
-        trial = median + (1 << (30 - step))
-        smaller = tl.sum((bits < trial).to(tl.int32))
+    # Eight bits after eight: of those that begin like the median, the smallest digit that reaches its rank.
+    median, digits = 0, tl.arange(0, 256)
+    for step in range(4):
+        counts = _count_digits(bits, median, step)
         if not WHOLE:
             for first in range(BLOCK, N, BLOCK):
                 values = tl.load(start + first + places, mask=first + places < N, other=float('nan'))
-                smaller += tl.sum((_bits(values) < trial).to(tl.int32))
-        median = tl.where(smaller <= rank, trial, median)
+                counts += _count_digits(_bits(values), median, step)
+        digit = tl.min(tl.where(tl.cumsum(counts, axis=0) > rank, digits, 255))
+        rank -= tl.sum(tl.where(digits < digit, counts, 0))
+        median += digit << (24 - 8 * step)
     half = median.to(tl.float32, bitcast=True) / 2
     tl.store(temperature + item, tl.where(half < TINY, TINY, half))
+
+
+@triton.jit
+def _count_digits(bits, median, step):
+    """How many numbers have which next eight bits, of those whose bits before are the median's, [256]."""
+    alike = ((bits ^ median) >> (31 - 8 * step)) >> 1 == 0
+    return tl.histogram((bits >> (24 - 8 * step)) & 255, 256, mask=alike)
 
 
 @triton.jit
