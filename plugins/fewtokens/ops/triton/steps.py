@@ -233,24 +233,31 @@ def gather_members(
     channels = tl.arange(0, BLOCK_C)
     sums = tl.zeros([BLOCK_C], dtype=tl.float32)
     total, lengths, squares = 0.0, 0.0, 0.0
-    for start in range(0, height * width, BLOCK_N):
-        place = start + tl.arange(0, BLOCK_N)
-        token = (row + place // width) * W + column + place % width
-        here = place < height * width
-        member = here & (tl.load(labels + b * H * W + token, mask=here, other=-1) == m)
-        if SIZED:
-            size = tl.load(sizes + b * ssb + token * ssn, mask=member, other=0).to(tl.float32)
-        else:
-            size = member.to(tl.float32)
-        wanted = member[:, None] & (channels < C)[None, :]
-        tokens = tl.load(x + b * sxb + token[:, None] * sxn + channels[None, :] * sxc, mask=wanted, other=0)
-        tokens = tokens.to(tl.float32)
-        sums += tl.sum(tokens * size[:, None], axis=0)
-        total += tl.sum(size)
-        if LENGTHEN:
-            square = tl.sum(tokens * tokens, axis=1)
-            lengths += tl.sum(size * tl.sqrt(square))
-            squares += tl.sum(size * square)
+    part = tl.arange(0, BLOCK_N)
+    for start in range(0, height * width, 64):
+        place = start + tl.arange(0, 64)
+        near = (row + place // width) * W + column + place % width
+        member = tl.load(labels + b * H * W + near, mask=place < height * width, other=-1) == m
+        # Members are few of those that could be: only they are read.
+        rank = tl.cumsum(member.to(tl.int32), axis=0) - 1
+        count = tl.sum(member.to(tl.int32))
+        for first in range(0, count, BLOCK_N):
+            chosen = member[None, :] & (rank[None, :] == first + part[:, None])
+            token = tl.sum(tl.where(chosen, near[None, :], 0), axis=1)
+            here = first + part < count
+            if SIZED:
+                size = tl.load(sizes + b * ssb + token * ssn, mask=here, other=0).to(tl.float32)
+            else:
+                size = here.to(tl.float32)
+            wanted = here[:, None] & (channels < C)[None, :]
+            tokens = tl.load(x + b * sxb + token[:, None] * sxn + channels[None, :] * sxc, mask=wanted, other=0)
+            tokens = tokens.to(tl.float32)
+            sums += tl.sum(tokens * size[:, None], axis=0)
+            total += tl.sum(size)
+            if LENGTHEN:
+                square = tl.sum(tokens * tokens, axis=1)
+                lengths += tl.sum(size * tl.sqrt(square))
+                squares += tl.sum(size * square)
     at = (b * GH * GW + m) * C + channels
     counted = tl.where(total > 0, total, 1.0)
     mean = sums / counted
