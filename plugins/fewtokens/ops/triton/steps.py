@@ -219,9 +219,10 @@ def gather_members(
     item, x, labels, sizes, soft, means, merged, spreads, H, W, GH, GW, C, sxb, sxn, sxc, ssb, ssn,
     REACH: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, SIZED: tl.constexpr, LENGTHEN: tl.constexpr,
 ):  # fmt: skip
-    """Each group's mean, weighted by sizes; an item is a group. Without members it keeps its soft center.
+    """Each group's mean, weighted by sizes, and its size, which is returned; an item is a group.
 
-    With LENGTHEN it is made longer, halfway to its members' mean length, and how far they lie apart is written too: see
+    Without members it keeps its soft center or, where there is no table of those, is not written. With LENGTHEN the
+    mean is made longer, halfway to its members' mean length, and how far they lie apart is written too: see
     `fewtokens.ops.shared_update.lengthen_means`.
     """
     b = tl.cast(item // (GH * GW), tl.int64)
@@ -267,6 +268,11 @@ def gather_members(
         mean = mean * tl.where(known, tl.sqrt(lengths / counted / tl.sqrt(tl.where(known, own, 1.0))), 1.0)
         apart = (squares / counted - own) / C
         tl.store(spreads + b * GH * GW + m, tl.where(total > 0, tl.where(apart < 0, 0.0, apart), 0.0))
-    kept = tl.load(soft + at, mask=channels < C, other=0)
-    tl.store(means + at, tl.where(total > 0, mean, kept).to(means.dtype.element_ty), mask=channels < C)
+    written = channels < C
+    if soft is None:
+        written = channels < tl.where(total > 0, C, 0)
+    else:
+        mean = tl.where(total > 0, mean, tl.load(soft + at, mask=written, other=0))
+    tl.store(means + at, mean.to(means.dtype.element_ty), mask=written)
     tl.store(merged + b * GH * GW + m, total)
+    return total
