@@ -194,16 +194,16 @@ def cluster_kernel(
             )  # fmt: skip
 
 
-PLAIN_TOO = ['fixed', 'B', 'H', 'W', 'GH', 'GW', 'ssb', 'ssn', 'quads', 'number', 'last']
+PLAIN_OF_GRAM = ['fixed', 'B', 'H', 'W', 'GH', 'GW', 'ssb', 'ssn', 'quads', 'number', 'last']
 
 
-@triton.jit(do_not_specialize=PLAIN_TOO)
+@triton.jit(do_not_specialize=PLAIN_OF_GRAM)
 def gram_kernel(
     x, sizes, products, weights, similar, own, squared, temperature, labels, centers, means, merged, spreads, counter,
     fixed, B, H, W, GH, GW, C, sxb, sxn, sxc, ssb, ssn, quads, number, last,
     STEP: tl.constexpr, MEASURED: tl.constexpr, MEMBERS: tl.constexpr, SIZED: tl.constexpr, LENGTHEN: tl.constexpr,
-    REACH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_K: tl.constexpr,
-    BLOCK_T: tl.constexpr, DEPTH: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+    REACH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_T: tl.constexpr,
+    DEPTH: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
     WHOLE: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
     """As `cluster_kernel` on products between tokens: one step, iterations `number` to `last`, or all."""

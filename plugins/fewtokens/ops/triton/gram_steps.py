@@ -9,14 +9,7 @@ import triton
 import triton.language as tl
 
 from .products import add_narrow_product
-from .steps import LARGE, first_at_home
-
-
-@triton.jit
-def _window(r, c, H, W, GH, GW, REACH: tl.constexpr):
-    """The rectangle of tokens that may join a center: its first row and column, its height and width."""
-    row, column = first_at_home(r - REACH, H, GH), first_at_home(c - REACH, W, GW)
-    return row, column, first_at_home(r + 1 + REACH, H, GH) - row, first_at_home(c + 1 + REACH, W, GW) - column
+from .steps import LARGE, find_window
 
 
 @triton.jit
@@ -30,8 +23,7 @@ def _compare(products, weights):
 @triton.jit
 def relate(
     item, x, products, weights, similar, own, H, W, GH, GW, C, sxb, sxn, sxc, quads,
-    REACH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_K: tl.constexpr,
-    DEPTH: tl.constexpr,
+    REACH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_K: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Multiplies the tokens of a center's window with each other, and compares them with the pooled center.
 
@@ -43,7 +35,7 @@ def relate(
     center = tl.cast(item, tl.int64)
     b = center // (GH * GW)
     r, c = item % (GH * GW) // GW, item % GW
-    row, column, height, width = _window(r, c, H, W, GH, GW, REACH)
+    row, column, height, width = find_window(r, c, H, W, GH, GW, REACH)
     place = tl.arange(0, BLOCK_P)
     here = place < height * width
     token_r, token_c = row + place // width, column + place % width
@@ -96,7 +88,7 @@ def iterate(
     center = tl.cast(item, tl.int64)
     b = center // (GH * GW)
     r, c = item % (GH * GW) // GW, item % GW
-    row, column, height, width = _window(r, c, H, W, GH, GW, REACH)
+    row, column, height, width = find_window(r, c, H, W, GH, GW, REACH)
     place = tl.arange(0, BLOCK_P)
     here = place < height * width
     token_r, token_c = row + place // width, column + place % width
@@ -154,7 +146,7 @@ def average(
     """A center [B, M, C] as the mean of its window's tokens by their weights; an item is one."""
     center = tl.cast(item, tl.int64)
     r, c = item % (GH * GW) // GW, item % GW
-    row, column, height, width = _window(r, c, H, W, GH, GW, REACH)
+    row, column, height, width = find_window(r, c, H, W, GH, GW, REACH)
     channels = tl.arange(0, BLOCK_C)
     start = x + center // (GH * GW) * sxb + channels[None, :] * sxc
     mean = tl.zeros([BLOCK_C], dtype=tl.float32)

@@ -22,6 +22,13 @@ def first_at_home(cell, size, cells):
 
 
 @triton.jit
+def find_window(r, c, H, W, GH, GW, REACH: tl.constexpr):
+    """The rectangle of tokens that may join a center: its first row and column, its height and width."""
+    row, column = first_at_home(r - REACH, H, GH), first_at_home(c - REACH, W, GW)
+    return row, column, first_at_home(r + 1 + REACH, H, GH) - row, first_at_home(c + 1 + REACH, W, GW) - column
+
+
+@triton.jit
 def pool(
     item, x, centers, H, W, GH, GW, C, sxb, sxn, sxc,
     BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -228,9 +235,7 @@ def gather_members(
     b = tl.cast(item // (GH * GW), tl.int64)
     m = item % (GH * GW)
     r, c = m // GW, m % GW
-    row, column = first_at_home(r - REACH, H, GH), first_at_home(c - REACH, W, GW)
-    height = first_at_home(r + 1 + REACH, H, GH) - row
-    width = first_at_home(c + 1 + REACH, W, GW) - column
+    row, column, height, width = find_window(r, c, H, W, GH, GW, REACH)
     channels = tl.arange(0, BLOCK_C)
     sums = tl.zeros([BLOCK_C], dtype=tl.float32)
     total, lengths, squares = 0.0, 0.0, 0.0
