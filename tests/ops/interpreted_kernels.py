@@ -60,6 +60,14 @@ SPECIAL = [
     ((3, 3), (2, 2), 3, 1, 1000, 1, torch.bfloat16, 'strided'),
     ((3, 9), (5, 4), 5, 2, 8, 2, torch.float32, 'whole'),
     ((1, 13), (6, 2), 3, 1, 8, 1, torch.float32, 'behind a prefix'),
+    # As many tokens as have their products with each other kept, or more; grids that do and don't divide.
+    ((8, 8), (2, 3), 3, 2, 24, 1, torch.float16, 'strided'),
+    ((5, 13), (2, 2), 3, 2, 24, 1, torch.float16, 'strided'),
+    ((9, 10), (3, 4), 3, 2, 65, 1, torch.bfloat16, 'whole'),
+    ((10, 8), (5, 4), 3, 3, 130, 1, torch.bfloat16, 'behind a prefix'),
+    ((11, 9), (5, 4), 3, 2, 24, 2, torch.float32, 'strided'),
+    ((7, 6), (5, 4), 5, 2, 24, 1, torch.float16, 'whole'),
+    ((5, 4), (5, 4), 7, 1, 40, 1, torch.bfloat16, 'whole'),
 ]
 
 
@@ -86,6 +94,21 @@ def test_cluster(case):
     assert torch.equal(given[1], labels) and given[1].dtype == torch.int64
     assert given[0].dtype == dtype
     assert_close(given[0], centers, dtype)
+
+
+@pytest.mark.parametrize('grid', [(4, 12), (8, 12)], ids=str)
+def test_cluster_keeps_centers_that_are_far_from_all_tokens(grid):
+    # Tokens of the left half are alike, and those of the right: the pooled centers in the middle are like none.
+    x = torch.randn(2, *grid, 8) / 10 + torch.tensor([-10.0, 10.0]).repeat_interleave(6)[:, None]
+    settings = x.flatten(1, 2), grid, (2, 3), 3, 3, 1.0
+    given, expected = cluster_tokens(*settings, 'triton'), dense.cluster_tokens(*settings)
+    middle = [1, 4]
+    torch.testing.assert_close(expected[0][:, middle], dense.pool_tokens(*settings[:3])[:, middle])
+    torch.testing.assert_close(given[0], expected[0], rtol=1e-4, atol=1e-4)
+    assert torch.equal(given[1] % 3, expected[1] % 3)
+    means, _, sizes = merge_tokens(*settings[:5], backend='triton')
+    assert not sizes[:, middle].any() and sizes.sum() == 2 * grid[0] * grid[1]
+    torch.testing.assert_close(means[:, middle], expected[0][:, middle])
 
 
 @pytest.mark.parametrize('number', range(60))
@@ -329,17 +352,19 @@ def test_what_blocks_are_told_is_the_same_in_kernels(monkeypatch):
     assert len(launched) == 4
 
 
+@pytest.mark.parametrize('grid', [(4, 5), (8, 9)], ids=str)
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_non_finite_tokens_end_well(value):
-    x = torch.randn(2, 20, 8)
-    clean = merge_tokens(x, (4, 5), (2, 2), 1, 3, backend='triton')
+def test_non_finite_tokens_end_well(value, grid):
+    x = torch.randn(2, grid[0] * grid[1], 8)
+    clean = merge_tokens(x, grid, (2, 2), 1, 3, backend='triton')
     x[0, 5] = value
-    means, labels, sizes = merge_tokens(x, (4, 5), (2, 2), 1, 3, backend='triton')
-    assert labels.min() >= 0 and labels.max() < 4 and sizes[0].sum() == 20
+    means, labels, sizes = merge_tokens(x, grid, (2, 2), 1, 3, backend='triton')
+    assert labels.min() >= 0 and labels.max() < 4 and sizes[0].sum() == x.shape[1]
     for given, expected in zip((means, labels, sizes), clean):
         assert torch.equal(given[1], expected[1])
-    centers, labels = cluster_tokens(x, (4, 5), (2, 2), 1, 3, backend='triton')
+    centers, labels = cluster_tokens(x, grid, (2, 2), 1, 3, backend='triton')
     assert labels.min() >= 0 and labels.max() < 4
+    x = x[:, :20]
     for merge in (merge_nearest, lambda x, groups, **kept: merge_pairs(x, 20 - groups, **kept)):
         labels = merge(x, 18, backend='triton')[1]
         assert labels[0].unique().tolist() == list(range(18))

@@ -26,6 +26,8 @@ SHAPES = [  # batch, grid, clusters, window, iterations, width, type
     (3, (37, 53), (9, 13), 5, 1, 1000, torch.float16),
     (2, (14, 14), (1, 2), 5, 0, 37, torch.bfloat16),
     (1, (24, 24), (8, 8), 1, 1, 768, torch.float32),
+    (2, (24, 24), (13, 11), 3, 2, 768, torch.float32),
+    (2, (40, 40), (12, 12), 3, 5, 1024, torch.bfloat16),
 ]
 
 
@@ -83,7 +85,7 @@ def check_merge(shape, together):
     assert error(means, expected[0]) < max(ROUNDING[dtype], 5e-2)
 
 
-@pytest.mark.parametrize('shape', SHAPES[2:3], ids=str)
+@pytest.mark.parametrize('shape', SHAPES[1:3], ids=str)
 def test_merge_step_by_step(shape):
     check_merge(shape, together=False)
 
@@ -94,15 +96,33 @@ def test_merge_in_one_launch_whose_programs_wait(shape):
         check_merge(shape, together=True)
 
 
-def test_one_launch_gives_what_many_give():
+@pytest.mark.parametrize('shape', SHAPES[1:3], ids=str)
+def test_one_launch_gives_what_many_give_and_what_each_sample_gives_alone(shape):
     from fewtokens.ops.triton.shared_update import launch_lengthened
 
-    batch, grid, clusters, window, iters, width, dtype = SHAPES[2]
+    batch, grid, clusters, window, iters, width, dtype = shape
     for _ in range(20):
-        x, sizes = smooth(batch, grid, width, dtype), torch.ones(batch, grid[0] * grid[1], device='cuda')
-        one, many = (launch_lengthened(x, grid, clusters, iters, window, sizes, t) for t in (True, False))
-        for given, expected in zip(one, many):
+        x = smooth(batch, grid, width, dtype)
+        one, many = (launch_lengthened(x, grid, clusters, iters, window, None, t) for t in (True, False))
+        alone = launch_lengthened(x[-1:], grid, clusters, iters, window, None, True)
+        for given, expected, last in zip(one, many, alone):
             torch.testing.assert_close(given, expected, rtol=0, atol=0)
+            torch.testing.assert_close(given[-1:], last, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('shape', [SHAPES[0], SHAPES[5]], ids=str)
+def test_a_sample_that_is_no_number_touches_no_other(shape):
+    from fewtokens.ops.triton.shared_update import launch_lengthened
+
+    _, grid, clusters, window, iters, width, dtype = shape
+    x = smooth(2, grid, width, dtype)
+    clean = launch_lengthened(x, grid, clusters, iters, window, None)
+    x[0, 100] = float('nan')
+    with poisoned():
+        given = launch_lengthened(x, grid, clusters, iters, window, None)
+    assert given[1].min() >= 0 and given[1].max() < clusters[0] * clusters[1]
+    for one, other in zip(given, clean):
+        assert torch.equal(one[1], other[1])
 
 
 MATCHED = [  # batch, tokens, groups, width, type

@@ -22,6 +22,13 @@ def first_at_home(cell, size, cells):
 
 
 @triton.jit
+def find_window(r, c, H, W, GH, GW, REACH: tl.constexpr):
+    """The rectangle of tokens that may join a center: its first row and column, its height and width."""
+    row, column = first_at_home(r - REACH, H, GH), first_at_home(c - REACH, W, GW)
+    return row, column, first_at_home(r + 1 + REACH, H, GH) - row, first_at_home(c + 1 + REACH, W, GW) - column
+
+
+@triton.jit
 def pool(
     item, x, centers, H, W, GH, GW, C, sxb, sxn, sxc,
     BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -129,18 +136,26 @@ def halve_median(item, squared, temperature, N, TINY: tl.constexpr, BLOCK: tl.co
             values = tl.load(start + first + places, mask=first + places < N, other=float('nan'))
             known += tl.sum((values == values).to(tl.int32))
     rank = tl.maximum(known - 1, 0) // 2
-    median = 0
-    for step in range(31):
-        # Bit by bit: it is at least this if no more than `rank` numbers are smaller.
-        trial = median + (1 << (30 - step))
-        smaller = tl.sum((bits < trial).to(tl.int32))
+    # Eight bits after eight: of those that begin like the median, the smallest digit that reaches its rank.
+    median, digits = 0, tl.arange(0, 256)
+    for step in range(4):
+        counts = _count_digits(bits, median, step)
         if not WHOLE:
             for first in range(BLOCK, N, BLOCK):
                 values = tl.load(start + first + places, mask=first + places < N, other=float('nan'))
-                smaller += tl.sum((_bits(values) < trial).to(tl.int32))
-        median = tl.where(smaller <= rank, trial, median)
+                counts += _count_digits(_bits(values), median, step)
+        digit = tl.min(tl.where(tl.cumsum(counts, axis=0) > rank, digits, 255))
+        rank -= tl.sum(tl.where(digits < digit, counts, 0))
+        median += digit << (24 - 8 * step)
     half = median.to(tl.float32, bitcast=True) / 2
     tl.store(temperature + item, tl.where(half < TINY, TINY, half))
+
+
+@triton.jit
+def _count_digits(bits, median, step):
+    """How many numbers have which next eight bits, of those whose bits before are the median's, [256]."""
+    alike = ((bits ^ median) >> (31 - 8 * step)) >> 1 == 0
+    return tl.histogram((bits >> (24 - 8 * step)) & 255, 256, mask=alike)
 
 
 @triton.jit
@@ -211,38 +226,44 @@ def gather_members(
     item, x, labels, sizes, soft, means, merged, spreads, H, W, GH, GW, C, sxb, sxn, sxc, ssb, ssn,
     REACH: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, SIZED: tl.constexpr, LENGTHEN: tl.constexpr,
 ):  # fmt: skip
-    """Each group's mean, weighted by sizes; an item is a group. Without members it keeps its soft center.
+    """Each group's mean, weighted by sizes, and its size, which is returned; an item is a group.
 
-    With LENGTHEN it is made longer, halfway to its members' mean length, and how far they lie apart is written too: see
+    Without members it keeps its soft center or, where there is no table of those, is not written. With LENGTHEN the
+    mean is made longer, halfway to its members' mean length, and how far they lie apart is written too: see
     `fewtokens.ops.shared_update.lengthen_means`.
     """
     b = tl.cast(item // (GH * GW), tl.int64)
     m = item % (GH * GW)
     r, c = m // GW, m % GW
-    row, column = first_at_home(r - REACH, H, GH), first_at_home(c - REACH, W, GW)
-    height = first_at_home(r + 1 + REACH, H, GH) - row
-    width = first_at_home(c + 1 + REACH, W, GW) - column
+    row, column, height, width = find_window(r, c, H, W, GH, GW, REACH)
     channels = tl.arange(0, BLOCK_C)
     sums = tl.zeros([BLOCK_C], dtype=tl.float32)
     total, lengths, squares = 0.0, 0.0, 0.0
-    for start in range(0, height * width, BLOCK_N):
-        place = start + tl.arange(0, BLOCK_N)
-        token = (row + place // width) * W + column + place % width
-        here = place < height * width
-        member = here & (tl.load(labels + b * H * W + token, mask=here, other=-1) == m)
-        if SIZED:
-            size = tl.load(sizes + b * ssb + token * ssn, mask=member, other=0).to(tl.float32)
-        else:
-            size = member.to(tl.float32)
-        wanted = member[:, None] & (channels < C)[None, :]
-        tokens = tl.load(x + b * sxb + token[:, None] * sxn + channels[None, :] * sxc, mask=wanted, other=0)
-        tokens = tokens.to(tl.float32)
-        sums += tl.sum(tokens * size[:, None], axis=0)
-        total += tl.sum(size)
-        if LENGTHEN:
-            square = tl.sum(tokens * tokens, axis=1)
-            lengths += tl.sum(size * tl.sqrt(square))
-            squares += tl.sum(size * square)
+    part = tl.arange(0, BLOCK_N)
+    for start in range(0, height * width, 64):
+        place = start + tl.arange(0, 64)
+        near = (row + place // width) * W + column + place % width
+        member = tl.load(labels + b * H * W + near, mask=place < height * width, other=-1) == m
+        # Members are few of those that could be: only they are read.
+        rank = tl.cumsum(member.to(tl.int32), axis=0) - 1
+        count = tl.sum(member.to(tl.int32))
+        for first in range(0, count, BLOCK_N):
+            chosen = member[None, :] & (rank[None, :] == first + part[:, None])
+            token = tl.sum(tl.where(chosen, near[None, :], 0), axis=1)
+            here = first + part < count
+            if SIZED:
+                size = tl.load(sizes + b * ssb + token * ssn, mask=here, other=0).to(tl.float32)
+            else:
+                size = here.to(tl.float32)
+            wanted = here[:, None] & (channels < C)[None, :]
+            tokens = tl.load(x + b * sxb + token[:, None] * sxn + channels[None, :] * sxc, mask=wanted, other=0)
+            tokens = tokens.to(tl.float32)
+            sums += tl.sum(tokens * size[:, None], axis=0)
+            total += tl.sum(size)
+            if LENGTHEN:
+                square = tl.sum(tokens * tokens, axis=1)
+                lengths += tl.sum(size * tl.sqrt(square))
+                squares += tl.sum(size * square)
     at = (b * GH * GW + m) * C + channels
     counted = tl.where(total > 0, total, 1.0)
     mean = sums / counted
@@ -252,6 +273,11 @@ def gather_members(
         mean = mean * tl.where(known, tl.sqrt(lengths / counted / tl.sqrt(tl.where(known, own, 1.0))), 1.0)
         apart = (squares / counted - own) / C
         tl.store(spreads + b * GH * GW + m, tl.where(total > 0, tl.where(apart < 0, 0.0, apart), 0.0))
-    kept = tl.load(soft + at, mask=channels < C, other=0)
-    tl.store(means + at, tl.where(total > 0, mean, kept).to(means.dtype.element_ty), mask=channels < C)
+    written = channels < C
+    if soft is None:
+        written = channels < tl.where(total > 0, C, 0)
+    else:
+        mean = tl.where(total > 0, mean, tl.load(soft + at, mask=written, other=0))
+    tl.store(means + at, mean.to(means.dtype.element_ty), mask=written)
     tl.store(merged + b * GH * GW + m, total)
+    return total
