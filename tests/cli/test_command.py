@@ -62,6 +62,8 @@ def test_versions_and_unknown_commands(command):
 def test_mistakes_are_one_line(command):
     status, _, error = command('benchmark', 'none.py')
     assert status == 2 and error.startswith("error: there is no config 'none.py'") and error.count('\n') == 1
+    status, _, error = command('benchmark', 'none.py', '--shape', '0', '64')
+    assert status == 2 and error.endswith('argument --shape: 0 must be at least 1\n')
 
 
 def test_models_of_other_libraries_need_no_openmmlab():

@@ -1,6 +1,6 @@
 """What plugins do to a model's features on your own pictures: cosines block by block, speed, and drawings of them.
 
-Needs no labels: everything is compared with the full model's. `tune.py` finds settings; this shows what they do.
+Needs no labels: everything is compared with the full model's. `tune` finds settings; this shows what they do.
 """
 
 from pathlib import Path
@@ -42,7 +42,9 @@ def main() -> None:
     add_machine_options(parser)
     args = parser.parse_args()
     if not args.plugin:
-        raise ValueError('name what to compare: --plugin "SharedUpdate(after=3, grid=24)"; tune.py finds what fits')
+        raise ValueError(
+            'name what to compare: --plugin "SharedUpdate(after=3, grid=24)"; `fewtokens tune` finds what fits'
+        )
     variants = [Variant(FUSED), *(Variant(text, parse_plugin(text)) for text in args.plugin)]
     source = open_source(args)
     model, pictures, out = source.model, source.pictures, args.out or source.work_dir
@@ -67,7 +69,7 @@ def compare(source: Source, variants: list[Variant]) -> tuple[np.ndarray, np.nda
     """Cosines [pictures, variants], their means after each block [variants, blocks], and drawings of the first."""
     host, pictures = only_host(source.model), source.pictures
     cosines, by_block, drawn = [], [], []
-    with progress_bar(len(pictures)) as bar:
+    with progress_bar(len(pictures), 'comparing features') as bar:
         for number, picture in enumerate(pictures):
             seen = [look(host, source.model, variant, picture, source.look) for variant in variants]
             found = [agreement(seen[0], each) for each in seen]

@@ -71,7 +71,7 @@ def main() -> None:
         # First, for it finds out whether the plugins fit.
         rows = time_rows(model.vision_encoder, variants, images, args.rounds)
         agreement, pictures = Agreement(len(variants), args.min_score), {}
-        with progress_bar(len(photographs)) as bar:
+        with progress_bar(len(photographs), 'comparing masks') as bar:
             for name, photograph in photographs.items():
                 masks = [segment(model, processor, v, photograph, args.points, args.min_score) for v in variants]
                 agreement.add(masks)

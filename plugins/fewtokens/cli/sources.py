@@ -35,8 +35,8 @@ def add_source_options(parser: argparse.ArgumentParser, pictures: int, use: str)
     parser.add_argument(
         '--checkpoint', help="the model's weights; pretrained ones of timm and Hugging Face if left out"
     )
-    text = 'of the input, for models of timm and Hugging Face'
-    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), help=text)
+    text = "of the input, for models of timm and Hugging Face; the model's own if left out"
+    parser.add_argument('--shape', type=at_least(1), nargs=2, metavar=('H', 'W'), help=text)
     parser.add_argument('--pictures', type=at_least(1), default=pictures, help=use)
     parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged pictures out and count them')
 
