@@ -46,21 +46,27 @@ def run(main: Callable[[], None]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leaves out `NOISE`, and that a CUDA toolkit lies on a machine without a GPU: what is said is of this run."""
+    """Leaves out `NOISE`, that a CUDA toolkit lies on a machine without a GPU, and each further try of a download."""
+    told: set[str] = set()
 
     def of_this_run(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith('No CUDA runtime is found')
+        text = record.getMessage()
+        again = text in told or text.startswith(('No CUDA runtime is found', 'Retrying in '))
+        told.add(text)
+        return not again
 
-    logger = logging.getLogger('torch.utils.cpp_extension')
+    loggers = [logging.getLogger(name) for name in ('torch.utils.cpp_extension', 'huggingface_hub.utils._http')]
     with warnings.catch_warnings():
         for package, beginnings in NOISE.items():
             for text in beginnings:
                 warnings.filterwarnings('ignore', text, module=rf'{package}\.')
-        logger.addFilter(of_this_run)
+        for logger in loggers:
+            logger.addFilter(of_this_run)
         try:
             yield
         finally:
-            logger.removeFilter(of_this_run)
+            for logger in loggers:
+                logger.removeFilter(of_this_run)
 
 
 def _remedy(error: Exception) -> str:
