@@ -67,7 +67,7 @@ def test_mistakes_are_one_line(command):
 
 
 def test_models_of_other_libraries_need_no_openmmlab():
-    modules = ['tune', 'benchmark_video', 'benchmark_medoids']
+    modules = ['tune', 'compare_features', 'segment_anything', 'benchmark_video', 'benchmark_medoids']
     code = f'import importlib\nfor name in {modules}:\n    importlib.import_module(f"fewtokens.cli.{{name}}")\n'
     code += "import fewtokens_command\nsys.argv = ['fewtokens', 'test', 'config.py', 'file.pth']\n"
     result = python(code + 'fewtokens_command.main()', OPENMMLAB)

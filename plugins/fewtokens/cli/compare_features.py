@@ -12,7 +12,6 @@ from ..measure.features import agreement, look
 from ..measure.files import shown
 from ..measure.progress import progress_bar
 from ..measure.variants import FUSED, Variant, benchmark_rows, environment_of
-from ..openmmlab.registry import parse_plugin
 from ..report.curve import as_png
 from ..report.features import (
     Shown,
@@ -25,7 +24,7 @@ from ..report.features import (
 )  # fmt: skip
 from ..report.table import format_table
 from .options import add_machine_options, add_plugin_options, at_least, make_parser
-from .sources import NAMES, Source, add_folder, add_source_options, open_source
+from .sources import NAMES, Source, add_folder, add_source_options, open_source, plugin_parser
 
 COSINE, WORST = 'cosine', 'worst cosine'
 SHOWN = 12
@@ -45,7 +44,8 @@ def main() -> None:
         raise ValueError(
             'name what to compare: --plugin "SharedUpdate(after=3, grid=24)"; `fewtokens tune` finds what fits'
         )
-    variants = [Variant(FUSED), *(Variant(text, parse_plugin(text)) for text in args.plugin)]
+    parse = plugin_parser(args.config)
+    variants = [Variant(FUSED), *(Variant(text, parse(text)) for text in args.plugin)]
     source = open_source(args)
     model, pictures, out = source.model, source.pictures, args.out or source.work_dir
     # First, for it finds out whether the plugins fit.

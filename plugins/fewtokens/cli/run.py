@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from torch import distributed
+
 from ..measure.files import shown
 
 EXTRAS = dict.fromkeys(('mmengine', 'mmcv', 'mmseg', 'mmdet', 'torchvision'), 'openmmlab')
@@ -85,7 +87,7 @@ def _config_mistake(error: Exception) -> str | None:
 
 
 def _leave() -> None:
-    if sys.modules.get('mmengine') is None:
+    if not (distributed.is_available() and distributed.is_initialized()):
         return
     from ..openmmlab.distributed import leave
 

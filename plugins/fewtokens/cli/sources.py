@@ -17,6 +17,7 @@ from ..hosts import ReplacedCall
 from ..measure.agreement import Call
 from ..measure.files import shown
 from ..measure.macs import forward
+from ..plugin import Plugin, parse_reducer
 from ..report.pictures import find_pictures, read_filled
 from .options import at_least
 
@@ -92,6 +93,15 @@ def open_source(args: argparse.Namespace) -> Source:
     source = from_config(args, chosen) if make is None else make(args, name, chosen)
     dtype = getattr(torch, args.dtype)
     return replace(source, model=source.model.to(dtype), pictures=[picture.to(dtype) for picture in source.pictures])
+
+
+def plugin_parser(name: str) -> Callable[[str], Plugin]:
+    """What reads the plugins for a model of this name: for a config, OpenMMLab's registry, with methods of others."""
+    if name.partition('::')[0] in SOURCES:
+        return parse_reducer
+    from ..openmmlab.registry import parse_plugin
+
+    return parse_plugin
 
 
 def from_config(args: argparse.Namespace, files: list[Path]) -> Source:
