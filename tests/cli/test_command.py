@@ -75,6 +75,14 @@ def test_models_of_other_libraries_need_no_openmmlab():
     assert result.stderr.splitlines()[-1].startswith('error: ') and 'Traceback' not in result.stderr
 
 
+def test_what_openmmlab_itself_misses_is_one_line():
+    """MMEngine is half imported then."""
+    code = "import fewtokens_command\nsys.argv = ['fewtokens', 'index', 'folder']\nfewtokens_command.main()\n"
+    result = python(code, ['cv2'])
+    assert result.returncode == 2 and result.stderr.endswith(': pip install "fewtokens[report]"\n'), result.stderr
+    assert 'Traceback' not in result.stderr
+
+
 def test_published_settings_are_found_by_name(tmp_path):
     """Also by MMEngine itself, in a config that goes on from one."""
     name = 'fewtokens::hourglass/segmenter_vit-l_ade20k-640x640_10-28x28.py'
