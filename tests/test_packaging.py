@@ -1,6 +1,7 @@
 """What a user installs."""
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -33,10 +34,14 @@ def wheel(tmp_path_factory):
 @pytest.fixture(scope='module')
 def torch_alone(tmp_path_factory):
     """The Python of a fresh environment that sees torch and what torch requires, and nothing else of this one."""
-    folder = tmp_path_factory.mktemp('torch_alone')
+    return environment_of(tmp_path_factory.mktemp('torch_alone'), [Requirement('torch')])
+
+
+def environment_of(folder, requirements):
+    """The Python of a fresh environment that sees these of this one, and what they require."""
     venv.create(folder, with_pip=False, symlinks=True)
     (packages,) = folder.glob('lib/python*/site-packages')
-    for name in required_by('torch'):
+    for name in required_by(requirements):
         distribution = importlib.metadata.distribution(name)
         for entry in {file.parts[0] for file in distribution.files if file.parts[0] != '..'} - {'__pycache__'}:
             if not (packages / entry).exists():
@@ -44,18 +49,22 @@ def torch_alone(tmp_path_factory):
     return folder / 'bin/python'
 
 
-def required_by(name):
-    """The distribution and all that it requires, as installed here."""
-    seen, todo = set(), [(name, '')]
+def required_by(requirements):
+    """Distributions and all that they require, as installed here."""
+    seen, todo = set(), [(each.name, extra) for each in requirements for extra in ('', *each.extras)]
     while todo:
         name, extra = todo.pop()
         if (name, extra) in seen:
             continue
         seen.add((name, extra))
         for requirement in map(Requirement, importlib.metadata.requires(name) or []):
-            if requirement.marker is None or requirement.marker.evaluate({'extra': extra}):
+            if needed(requirement, extra):
                 todo += [(canonicalize_name(requirement.name), wanted) for wanted in ('', *requirement.extras)]
     return {name for name, _ in seen}
+
+
+def needed(requirement, extra):
+    return requirement.marker is None or requirement.marker.evaluate({'extra': extra})
 
 
 def pip(*arguments):
@@ -106,6 +115,18 @@ except ValueError as error:
     command = torch_alone.with_name('fewtokens')
     result = subprocess.run([command, '--help'], capture_output=True, text=True)
     assert result.returncode == 0 and '  benchmark-video  ' in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize('extra, command', [('report', 'compare'), ('video', 'index')])
+def test_an_extra_brings_what_its_commands_import(wheel, tmp_path, extra, command):
+    zipfile.ZipFile(wheel).extractall(tmp_path / 'unpacked')
+    (distribution,) = importlib.metadata.distributions(path=[str(tmp_path / 'unpacked')])
+    required = [each for each in map(Requirement, distribution.requires) if needed(each, extra)]
+    python = environment_of(tmp_path / 'environment', required)
+    environment = {**os.environ, 'PYTHONPATH': str(tmp_path / 'unpacked')}
+    arguments = [python, '-m', 'fewtokens', command, '--help']
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
 
 
 def test_importing_changes_nothing_and_is_light():

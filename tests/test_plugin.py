@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 import fewtokens
-from fewtokens.plugin import kind_of, label_of
+from fewtokens.plugin import kind_of, label_of, parse_reducer
 from fewtokens.video.clustered import VideoPlugin
 
 
@@ -44,3 +44,11 @@ def test_methods_and_labels(plugin, kind, label):
 def test_methods_and_labels_of_clusterings(options, kind, label):
     plugin = VideoPlugin.parse(f'SegmentClustering({options})')
     assert (kind_of(plugin), label_of(plugin)) == (kind, label)
+
+
+def test_reducers_are_read_like_their_call():
+    assert parse_reducer('GradualUpdate((0, 3), keep=0.5)') == fewtokens.GradualUpdate(after=(0, 3), keep=0.5)
+    with pytest.raises(ValueError, match='no reducer .Graduate.; there are AvgPool, .*, SharedUpdate, ToMe'):
+        parse_reducer('Graduate(1)')
+    with pytest.raises(ValueError, match="SharedUpdate has no option 'grd'"):
+        parse_reducer('SharedUpdate(1, grd=2)')

@@ -9,6 +9,8 @@ from fewtokens.video import SegmentClustering, VideoEncoder
 
 def attach_each(model: nn.Module) -> int:
     reducers = (
+        fewtokens.GradualUpdate(after=(0, 3, 6, 9), keep=0.35),
+        fewtokens.GradualUpdate((1, 4), 0.5, spread=False),
         fewtokens.SharedUpdate(after=3, grid=24),
         fewtokens.SharedUpdate(3, (24, 32), spread=False),
         fewtokens.SharedUpdate(after=(3, 6), grid=(20, 14)),
@@ -16,6 +18,7 @@ def attach_each(model: nn.Module) -> int:
         fewtokens.Hourglass(after=10, grid=28, temperature=50.0),
         fewtokens.Hourglass(10, (28, 28), until='backbone'),
         fewtokens.AvgPool(3, 24),
+        fewtokens.ToMe((1, 2, 3), 190),
         fewtokens.AvgPool(3, (24, 32)),
         fewtokens.BipartiteMerge((1, 2, 3), 190),
         fewtokens.BipartiteMerge(after=1, tokens=190),

@@ -7,8 +7,8 @@ from torch import nn
 
 from .attach import attach
 from .attachment import Attachment
-from .literals import changed_options
-from .reducers import Reducer
+from .literals import call_with, changed_options, read_call
+from .reducers import METHODS, Reducer
 
 
 class Attaches(Protocol):
@@ -33,6 +33,22 @@ SHORT_NAMES = dict(temperature='T')
 def attach_plugin(model: nn.Module, plugin: Plugin) -> Attachment:
     """Puts a plugin of either kind on a model; raises what `attach` or its own `attach_to` does."""
     return plugin.attach_to(model) if hasattr(plugin, 'attach_to') else attach(model, plugin)
+
+
+def parse_reducer(text: str) -> Reducer:
+    """Reads one of the package's reducers, written like its Python call. Nothing is evaluated.
+
+    OpenMMLab's registry knows others as well: `fewtokens.openmmlab.parse_plugin`.
+
+    Raises:
+        ValueError: an unknown reducer, an option that it doesn't have, or a text that isn't a literal call.
+    """
+    name, positional, options = read_call(text, 'SharedUpdate(after=8, grid=20)')
+    known = {method.__name__: method for method in METHODS}
+    if name not in known:
+        raise ValueError(f'there is no reducer {name!r}; there are {", ".join(known)}')
+    method = known[name]
+    return call_with(method, dict(zip(inspect.signature(method).parameters, positional)) | options)
 
 
 def kind_of(plugin: Plugin) -> str:

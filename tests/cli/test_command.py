@@ -62,15 +62,25 @@ def test_versions_and_unknown_commands(command):
 def test_mistakes_are_one_line(command):
     status, _, error = command('benchmark', 'none.py')
     assert status == 2 and error.startswith("error: there is no config 'none.py'") and error.count('\n') == 1
+    status, _, error = command('benchmark', 'none.py', '--shape', '0', '64')
+    assert status == 2 and error.endswith('argument --shape: 0 must be at least 1\n')
 
 
 def test_models_of_other_libraries_need_no_openmmlab():
-    modules = ['tune', 'benchmark_video', 'benchmark_medoids']
+    modules = ['tune', 'compare_features', 'segment_anything', 'benchmark_video', 'benchmark_medoids']
     code = f'import importlib\nfor name in {modules}:\n    importlib.import_module(f"fewtokens.cli.{{name}}")\n'
     code += "import fewtokens_command\nsys.argv = ['fewtokens', 'test', 'config.py', 'file.pth']\n"
     result = python(code + 'fewtokens_command.main()', OPENMMLAB)
     assert result.returncode == 2 and result.stderr.strip().endswith(': pip install "fewtokens[openmmlab]"')
     assert result.stderr.splitlines()[-1].startswith('error: ') and 'Traceback' not in result.stderr
+
+
+def test_what_openmmlab_itself_misses_is_one_line():
+    """MMEngine is half imported then."""
+    code = "import fewtokens_command\nsys.argv = ['fewtokens', 'index', 'folder']\nfewtokens_command.main()\n"
+    result = python(code, ['cv2'])
+    assert result.returncode == 2 and result.stderr.endswith(': pip install "fewtokens[report]"\n'), result.stderr
+    assert 'Traceback' not in result.stderr
 
 
 def test_published_settings_are_found_by_name(tmp_path):

@@ -1,3 +1,4 @@
+import logging
 import warnings
 
 import pytest
@@ -49,3 +50,19 @@ def test_what_packages_say_in_every_run_is_left_out_and_nothing_else(recwarn):
     assert said == [('odd', 'mmseg.losses.py'), ('Default', 'mine.py'), ('odd', 'mine.py')]
     warnings.warn('Default ``avg_non_ignore`` is False', stacklevel=1)
     assert len(recwarn) == 4
+
+
+def test_a_download_that_is_tried_again_is_told_once(caplog, monkeypatch):
+    logger = logging.getLogger('huggingface_hub.utils._http')
+    monkeypatch.setattr(logging.getLogger('huggingface_hub'), 'propagate', True)
+
+    def download():
+        for turn in (1, 2):
+            for file in ('a', 'b'):
+                logger.warning(f"'no network' thrown while requesting HEAD https://hub/{file}")
+                logger.warning(f'Retrying in {turn}s [Retry {turn}/5].')
+
+    run(download)
+    assert [text[-5:] for text in caplog.messages] == ['hub/a', 'hub/b']
+    logger.warning('Retrying in 1s')
+    assert len(caplog.messages) == 3

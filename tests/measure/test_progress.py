@@ -64,7 +64,7 @@ def test_warnings_wait_for_the_end_of_the_line(terminal, recwarn):
 
 
 def test_an_error_has_a_line_of_its_own_and_loses_no_warning(terminal, recwarn):
-    with pytest.raises(ValueError), progress_bar(2):
+    with pytest.raises(ValueError), progress_bar(2, 'timing'):
         warnings.warn('odd', UserWarning, stacklevel=1)
         raise ValueError
     assert terminal.text.endswith('\n') and str(recwarn[0].message) == 'odd'

@@ -26,6 +26,7 @@ def test_config_that_inherits_by_name(tmp_path):
     'name, nearest',
     [
         ('mmseg::segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-640x640.py', VIT_L),
+        (VIT_L.partition('/')[2], VIT_L),
         ('configs/demo/segmenter_scene-256.py', 'configs/demo/segmenter_scenes-256x256.py'),
         ('fewtokens::hourglass/segmenter_vit-l_ade20k_10-28x28.py', OURS),
         ('mmpose::anything.py', 'mmseg, mmdet, fewtokens'),

@@ -38,6 +38,11 @@ def test_train_then_test_with_and_without_the_plugin(config_file, tmp_path):
     plain = run('test.py', config_file, checkpoint, '--out', tmp_path / 'out', '--work-dir', tmp_path / 'plain')
     assert plain.returncode == 0 and 'mIoU' in plain.stdout, plain.stderr
     assert len(list((tmp_path / 'out').iterdir())) == 3
+    # What each run says alike is in the log alone, which the terminal names.
+    (log,) = (tmp_path / 'plain').rglob('*.log')
+    assert log.name in plain.stdout and len(plain.stdout.splitlines()) < 30
+    for text in ('System environment:', 'INFO - Config:', 'Hooks will be executed', 'prefix is not set'):
+        assert text in log.read_text() and text not in plain.stdout
     args = ['--plugin', PLUGIN, '--sdpa', '--amp', '--show-dir', tmp_path / 'show', '--work-dir', tmp_path / 'reduced']
     reduced = run('test.py', config_file, checkpoint, *args)
     assert reduced.returncode == 0, reduced.stderr

@@ -39,8 +39,10 @@ def in_int8(model: nn.Module) -> nn.Module:
 
 def main() -> None:
     parser = make_parser(__doc__, checkpoint=False)
-    parser.add_argument('--checkpoint', help='random weights if left out')
-    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), default=(640, 640), help='of the input')
+    parser.add_argument('--checkpoint', help="the model's weights; random ones if left out")
+    parser.add_argument(
+        '--shape', type=at_least(1), nargs=2, metavar=('H', 'W'), default=(640, 640), help='of the input'
+    )
     add_plugin_options(parser)
     parser.add_argument('--macs-only', action='store_true', help='count, without weights or inputs in memory')
     parser.add_argument('--batch', type=at_least(1), default=1, help='images at a time; frames of a video')

@@ -11,13 +11,14 @@ from ..report.table import format_table
 from ..video import VideoEncoder
 from ..video.clip_models import build_clip
 from ..video.clustered import VideoPlugin
-from .options import HelpFormatter, add_plugin_options, add_timing_options, at_least
+from .options import HelpFormatter, add_timing_options, at_least
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument('--clip', default='ViT-B-32', help="a model of open_clip's, by name or a config file")
-    add_plugin_options(parser)
+    text = 'a clustering to compare, such as "SegmentClustering(segments=6, clusters=49, after=6)"; may be repeated'
+    parser.add_argument('--plugin', action='append', default=[], help=text)
     parser.add_argument('--frames', type=at_least(1), default=12, help='of each clip')
     parser.add_argument('--batch', type=at_least(1), default=2, help='clips at a time')
     parser.add_argument('--training', action='store_true', help="a training step's peak memory as well")

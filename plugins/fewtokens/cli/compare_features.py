@@ -1,6 +1,6 @@
 """What plugins do to a model's features on your own pictures: cosines block by block, speed, and drawings of them.
 
-Needs no labels: everything is compared with the full model's. `tune.py` finds settings; this shows what they do.
+Needs no labels: everything is compared with the full model's. `tune` finds settings; this shows what they do.
 """
 
 from pathlib import Path
@@ -12,7 +12,6 @@ from ..measure.features import agreement, look
 from ..measure.files import shown
 from ..measure.progress import progress_bar
 from ..measure.variants import FUSED, Variant, benchmark_rows, environment_of
-from ..openmmlab.registry import parse_plugin
 from ..report.curve import as_png
 from ..report.features import (
     Shown,
@@ -25,7 +24,7 @@ from ..report.features import (
 )  # fmt: skip
 from ..report.table import format_table
 from .options import add_machine_options, add_plugin_options, at_least, make_parser
-from .sources import NAMES, Source, add_folder, add_source_options, open_source
+from .sources import NAMES, Source, add_folder, add_source_options, open_source, plugin_parser
 
 COSINE, WORST = 'cosine', 'worst cosine'
 SHOWN = 12
@@ -42,8 +41,11 @@ def main() -> None:
     add_machine_options(parser)
     args = parser.parse_args()
     if not args.plugin:
-        raise ValueError('name what to compare: --plugin "SharedUpdate(after=3, grid=24)"; tune.py finds what fits')
-    variants = [Variant(FUSED), *(Variant(text, parse_plugin(text)) for text in args.plugin)]
+        raise ValueError(
+            'name what to compare: --plugin "SharedUpdate(after=3, grid=24)"; `fewtokens tune` finds what fits'
+        )
+    parse = plugin_parser(args.config)
+    variants = [Variant(FUSED), *(Variant(text, parse(text)) for text in args.plugin)]
     source = open_source(args)
     model, pictures, out = source.model, source.pictures, args.out or source.work_dir
     # First, for it finds out whether the plugins fit.
@@ -67,7 +69,7 @@ def compare(source: Source, variants: list[Variant]) -> tuple[np.ndarray, np.nda
     """Cosines [pictures, variants], their means after each block [variants, blocks], and drawings of the first."""
     host, pictures = only_host(source.model), source.pictures
     cosines, by_block, drawn = [], [], []
-    with progress_bar(len(pictures)) as bar:
+    with progress_bar(len(pictures), 'comparing features') as bar:
         for number, picture in enumerate(pictures):
             seen = [look(host, source.model, variant, picture, source.look) for variant in variants]
             found = [agreement(seen[0], each) for each in seen]

@@ -1,13 +1,18 @@
 """Brings a published model under the key names of today's mmseg and mmdet, of ClipRetrieval, and of models of depth.
 
 Segmenter, detrex's DINO, Mask2Former and MaskDINO (the last three with Swin) become checkpoints for `test`. DINO needs
-configs/_base_/dino-5scale_swin-l_detrex.py or its settings; Mask2Former is for mmdet, or with --arch mask2former-mmseg
-for mmseg, with --arch mask2former-vis for mmdet's Mask2FormerVideo; MaskDINO is for
-configs/_base_/maskdino_swin-l_coco-*.py. So do CLIP4Clip (meanP, seqTransf) and CenterCLIP, for configs/centerclip;
-seqTransf needs `temporal=dict(layers=4, max_frames=77)` in the model. A ViT alone is for `model.pretrained` in a
-config, where mmseg resizes its position table to the config's image size; a Swin alone for `model.backbone.init_cfg`,
-with `convert_weights=False`. A DPT for KITTI or NYUv2 is for configs/hourglass/dpt-hybrid_*.py; a folder or a file of
-one of transformers' models of depth is for a config with a TransformersDepthEstimator.
+fewtokens::_base_/dino-5scale_swin-l_detrex.py or its settings; Mask2Former is for mmdet, or with --arch
+mask2former-mmseg for mmseg, with --arch mask2former-vis for mmdet's Mask2FormerVideo; MaskDINO is for
+fewtokens::_base_/maskdino_swin-l_coco-*.py.
+
+CLIP4Clip (meanP, seqTransf) and CenterCLIP are for the configs in fewtokens::centerclip; seqTransf needs
+`temporal=dict(layers=4, max_frames=77)` in the model.
+
+A ViT alone is for `model.pretrained` in a config, where mmseg resizes its position table to the config's image size; a
+Swin alone for `model.backbone.init_cfg`, with `convert_weights=False`.
+
+A DPT for KITTI or NYUv2 is for fewtokens::hourglass/dpt-hybrid_*.py; a folder or a file of one of transformers' models
+of depth is for a config with a TransformersDepthEstimator.
 """
 
 import argparse

@@ -72,7 +72,7 @@ def make_parser(description: str, checkpoint: bool = True, config: str = CONFIG)
 
 def add_plugin_options(parser: argparse.ArgumentParser) -> None:
     """Options of the tools that compare plugins."""
-    text = "a reducer to compare, beside the config's own; may be repeated"
+    text = 'a reducer to compare, such as "SharedUpdate(after=8, grid=20)", beside a config\'s own; may be repeated'
     parser.add_argument('--plugin', action='append', default=[], help=text)
 
 

@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rate', type=float, default=3.0, help='frames per second')
     parser.add_argument('--side', type=int, default=224, help='short side in pixels')
     parser.add_argument('--workers', type=at_least(1), default=os.cpu_count() or 1, help='processes')
-    text = f'seconds for a video, {TIME_LIMIT:g} if left out; one that takes longer counts as unreadable'
+    text = 'seconds for a video; one that takes longer counts as unreadable'
     parser.add_argument('--time-limit', type=at_least(1), default=TIME_LIMIT, help=text)
     parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged videos out and count them')
     return parser.parse_args()
@@ -51,7 +51,7 @@ def main() -> None:
         load = PrepareWithin(prepare, args.folder, args.out, Path(scratch))
         paths = [args.folder / file.name for file in missing]
         with closing(decode_videos(paths, load, args.workers, args.time_limit)) as outcomes:
-            with progress_bar(len(missing)) as bar:
+            with progress_bar(len(missing), 'making copies') as bar:
                 for outcome in outcomes:
                     if isinstance(outcome, str):
                         if not args.skip_unreadable:

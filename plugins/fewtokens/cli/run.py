@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from torch import distributed
+
 from ..measure.files import shown
 
 EXTRAS = dict.fromkeys(('mmengine', 'mmcv', 'mmseg', 'mmdet', 'torchvision'), 'openmmlab')
@@ -46,21 +48,27 @@ def run(main: Callable[[], None]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leaves out `NOISE`, and that a CUDA toolkit lies on a machine without a GPU: what is said is of this run."""
+    """Leaves out `NOISE`, that a CUDA toolkit lies on a machine without a GPU, and each further try of a download."""
+    told: set[str] = set()
 
     def of_this_run(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith('No CUDA runtime is found')
+        text = record.getMessage()
+        again = text in told or text.startswith(('No CUDA runtime is found', 'Retrying in '))
+        told.add(text)
+        return not again
 
-    logger = logging.getLogger('torch.utils.cpp_extension')
+    loggers = [logging.getLogger(name) for name in ('torch.utils.cpp_extension', 'huggingface_hub.utils._http')]
     with warnings.catch_warnings():
         for package, beginnings in NOISE.items():
             for text in beginnings:
                 warnings.filterwarnings('ignore', text, module=rf'{package}\.')
-        logger.addFilter(of_this_run)
+        for logger in loggers:
+            logger.addFilter(of_this_run)
         try:
             yield
         finally:
-            logger.removeFilter(of_this_run)
+            for logger in loggers:
+                logger.removeFilter(of_this_run)
 
 
 def _remedy(error: Exception) -> str:
@@ -79,7 +87,7 @@ def _config_mistake(error: Exception) -> str | None:
 
 
 def _leave() -> None:
-    if sys.modules.get('mmengine') is None:
+    if not (distributed.is_available() and distributed.is_initialized()):
         return
     from ..openmmlab.distributed import leave
 

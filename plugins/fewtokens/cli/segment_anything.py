@@ -25,7 +25,7 @@ from ..measure.segment_anything import (
     segment,
 )
 from ..measure.variants import FUSED, Variant, benchmark_rows, environment_of
-from ..openmmlab.registry import parse_plugin
+from ..plugin import parse_reducer
 from ..report.masks import draw_row
 from ..report.photographs import bundled_photographs, read_photographs
 from ..report.pictures import encode_jpeg
@@ -71,7 +71,7 @@ def main() -> None:
         # First, for it finds out whether the plugins fit.
         rows = time_rows(model.vision_encoder, variants, images, args.rounds)
         agreement, pictures = Agreement(len(variants), args.min_score), {}
-        with progress_bar(len(photographs)) as bar:
+        with progress_bar(len(photographs), 'comparing masks') as bar:
             for name, photograph in photographs.items():
                 masks = [segment(model, processor, v, photograph, args.points, args.min_score) for v in variants]
                 agreement.add(masks)
@@ -90,7 +90,7 @@ def main() -> None:
 def _variants(plugins: list[str], encoder: nn.Module) -> list[Variant]:
     """The full model, with fused attention, and a row a plugin."""
     plugins = plugins or default_plugins(encoder)
-    return [Variant(FUSED), *(Variant(text, parse_plugin(text)) for text in plugins)]
+    return [Variant(FUSED), *(Variant(text, parse_reducer(text)) for text in plugins)]
 
 
 def time_rows(encoder: nn.Module, variants: list[Variant], images: Tensor, rounds: int) -> list[Row]:

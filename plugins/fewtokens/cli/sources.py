@@ -17,6 +17,7 @@ from ..hosts import ReplacedCall
 from ..measure.agreement import Call
 from ..measure.files import shown
 from ..measure.macs import forward
+from ..plugin import Plugin, parse_reducer
 from ..report.pictures import find_pictures, read_filled
 from .options import at_least
 
@@ -35,8 +36,8 @@ def add_source_options(parser: argparse.ArgumentParser, pictures: int, use: str)
     parser.add_argument(
         '--checkpoint', help="the model's weights; pretrained ones of timm and Hugging Face if left out"
     )
-    text = 'of the input, for models of timm and Hugging Face'
-    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'), help=text)
+    text = "of the input, for models of timm and Hugging Face; the model's own if left out"
+    parser.add_argument('--shape', type=at_least(1), nargs=2, metavar=('H', 'W'), help=text)
     parser.add_argument('--pictures', type=at_least(1), default=pictures, help=use)
     parser.add_argument('--skip-unreadable', action='store_true', help='leave damaged pictures out and count them')
 
@@ -92,6 +93,15 @@ def open_source(args: argparse.Namespace) -> Source:
     source = from_config(args, chosen) if make is None else make(args, name, chosen)
     dtype = getattr(torch, args.dtype)
     return replace(source, model=source.model.to(dtype), pictures=[picture.to(dtype) for picture in source.pictures])
+
+
+def plugin_parser(name: str) -> Callable[[str], Plugin]:
+    """What reads the plugins for a model of this name: for a config, OpenMMLab's registry, with methods of others."""
+    if name.partition('::')[0] in SOURCES:
+        return parse_reducer
+    from ..openmmlab.registry import parse_plugin
+
+    return parse_plugin
 
 
 def from_config(args: argparse.Namespace, files: list[Path]) -> Source:

@@ -11,6 +11,7 @@ from ..measure.files import naming_full_disk, shown
 from ..openmmlab.checkpoints import load_from_local, make_mmengine_safe
 from ..openmmlab.data import check_folders, check_not_empty, check_samples, check_training
 from ..openmmlab.hook import FewTokensHook, never_took_effect
+from ..openmmlab.runner import ToolRunner
 from .config import prepare_config
 from .options import add_run_options, make_parser
 
@@ -35,7 +36,7 @@ def main() -> None:
         # MMEngine's own mixed precision needs a GPU.
         config.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
     with naming_full_disk(config.work_dir):
-        runner = Runner.from_cfg(config)
+        runner = ToolRunner.from_cfg(config)
         check_data(runner, args.skip_unreadable)
         runner.train()
     for hook in runner.hooks:

@@ -16,7 +16,7 @@ APART = 60.0
 class ProgressBar:
     """On a terminal a bar on stderr, rewritten with each step. Elsewhere a line at the end, and one a minute before."""
 
-    def __init__(self, count: int, what: str = '') -> None:
+    def __init__(self, count: int, what: str) -> None:
         self.count, self.done, self.what = count, 0, what
         self._start = self._told = time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -56,7 +56,7 @@ class ProgressBar:
 
 
 @contextmanager
-def progress_bar(count: int, what: str = '') -> Iterator[ProgressBar]:
+def progress_bar(count: int, what: str) -> Iterator[ProgressBar]:
     """A bar whose line ends whatever happens: the message of an error gets a line of its own.
 
     Warnings wait until then. `what` says what is going on.

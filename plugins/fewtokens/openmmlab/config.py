@@ -129,12 +129,10 @@ def config_path(name: str) -> Path:
     path = _package_configs(package) / relative if separator else Path(name)
     if path.is_file():
         return path
-    if separator:
-        root = _package_configs(package)
-        known = [f'{package}::{file.relative_to(root).as_posix()}' for file in root.rglob('*.py')]
-    else:
-        known = [str(file) for file in Path('configs').rglob('*.py')]
-        known += [f'{p}::{file.name}' for p in PACKAGES if find_spec(p) for file in _package_configs(p).rglob('*.py')]
+    known = [] if separator else [str(file) for file in Path('configs').rglob('*.py')]
+    for each in [package] if separator else filter(find_spec, PACKAGES):
+        root = _package_configs(each)
+        known += [f'{each}::{file.relative_to(root).as_posix()}' for file in root.rglob('*.py')]
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
     raise FileNotFoundError(f'there is no config {name!r}; the nearest are: {", ".join(near) or "none"}')
 

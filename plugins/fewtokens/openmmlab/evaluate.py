@@ -27,6 +27,7 @@ from .distributed import log_in_one_process
 from .hook import FewTokensHook, never_took_effect
 from .metrics import HEADLINES, in_percent, use_our_metrics
 from .model import load_weights, unwrap
+from .runner import ToolRunner
 
 VIDEOS = 'mmengine'
 """The scope of text-video retrieval, which no package of OpenMMLab is for."""
@@ -76,7 +77,7 @@ def build_test_runner(config: Config, args: argparse.Namespace) -> Runner:
     if args.show_dir:
         _draw_predictions(config, Path(args.show_dir).absolute())
     config.load_from = None
-    runner = Runner.from_cfg(config)
+    runner = ToolRunner.from_cfg(config)
     log_in_one_process(runner)
     load_weights(unwrap(runner.model), args.checkpoint)
     loader = runner.test_loop.dataloader

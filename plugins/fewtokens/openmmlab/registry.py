@@ -15,14 +15,7 @@ from ..video.settings import NAME, ClusteringSettings
 REDUCERS = Registry('reducer', scope='mmengine', locations=['fewtokens.openmmlab'])
 """Register a method of your own with `@REDUCERS.register_module()`."""
 
-for _reducer in (
-    reducers.AvgPool,
-    reducers.BipartiteMerge,
-    reducers.GradualUpdate,
-    reducers.Hourglass,
-    reducers.SharedUpdate,
-    reducers.ToMe,
-):
+for _reducer in reducers.METHODS:
     REDUCERS.register_module(module=_reducer)
 REDUCERS.register_module(name=NAME, module=ClusteringSettings)
 

@@ -20,7 +20,8 @@ def attend(
 
     Args:
         query: [B, heads, N, D].
-        key, value: [B, heads, M, D].
+        key: [B, heads, M, D].
+        value: of the same shape.
         bias: [B, M], added to logits; minus infinity for a key not to be attended to.
         scale: of the products, 1 / sqrt(D) if left out.
         backend: 'torch', 'triton' for a kernel on a CUDA device, or 'auto': a kernel where it can run.

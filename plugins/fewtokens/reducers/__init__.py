@@ -8,4 +8,7 @@ from .hourglass import Hourglass
 from .shared_update import SharedUpdate
 from .tome import ToMe
 
+METHODS = (AvgPool, BipartiteMerge, GradualUpdate, Hourglass, SharedUpdate, ToMe)
+"""All of the package."""
+
 __all__ = ['AvgPool', 'BipartiteMerge', 'GradualUpdate', 'Hourglass', 'Reduced', 'Reducer', 'SharedUpdate', 'ToMe']
