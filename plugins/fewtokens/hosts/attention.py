@@ -67,7 +67,8 @@ def key_mask(bias: Tensor, heads: int | None = None) -> Tensor:
 
 def of_keys_alone(mask: Tensor) -> Tensor:
     """Says of a mask that it is the same for every head and query; a plain tensor where no kernel could use that."""
-    return mask.as_subclass(KeyMask) if use_kernels('auto', mask) else mask
+    known = use_kernels('auto', mask) and (COMPILES_MARKS or not torch.compiler.is_compiling())
+    return mask.as_subclass(KeyMask) if known else mask
 
 
 class KeyMask(Tensor):
@@ -88,6 +89,8 @@ class KeyMask(Tensor):
             return out.as_subclass(cls) if kept else out
 
 
+COMPILES_MARKS = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 11)
+"""Whether this version of PyTorch compiles what marks a mask, as 2.11 and 2.14 were seen to; not tried before."""
 RESHAPING = (Tensor.view, Tensor.expand, Tensor.reshape, Tensor.to)
 
 
