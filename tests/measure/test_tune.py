@@ -144,8 +144,13 @@ def test_what_cannot_be_reached_says_how_far_it_went(model, target):
     with pytest.raises(UnreachableError) as error:
         search(model, pictures(2), target)
     text = str(error.value)
-    assert text.startswith(f'{target} cannot be reached') and 'SharedUpdate(after=' in text
+    assert text.startswith(f'{target} cannot be reached') and 'SharedUpdate(after=' in text and 'vary' not in text
     assert ('the most that was measured is' if target == '40x' else 'the nearest that was tried has') in text
+
+
+def test_a_machine_that_is_busy_is_not_taken_for_a_slow_method(model):
+    with pytest.raises(UnreachableError, match=r'times vary by \d+% here, as on a machine that is busy'):
+        search(model, pictures(2), '40x', Clock(noise=0.5))
 
 
 def test_pictures_with_too_few_tokens_do_not_count(model):

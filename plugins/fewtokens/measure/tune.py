@@ -30,6 +30,8 @@ TURNS = 6
 """How often the neighbours of the best are looked at, and how often grids are adjusted, at most."""
 COARSE, FINE = 0.02, 0.01
 """Half the interval of a speed-up, as a part of it: of those to choose from, and of the choice."""
+BUSY = 0.1
+"""The same where speeds say little: other work disturbs them."""
 SKETCHED = (0.4, 0.7, 1.4, 2.0)
 """Of the choice's gain: what the frontier is looked at for besides."""
 
@@ -300,9 +302,11 @@ class _Search:
         self.time_fastest()
         timed = [reducer for reducer in self.tried if self.bench.speed(reducer) is not None]
         most = max(timed, key=lambda reducer: self.bench.speedup(reducer))
+        spread = self.bench.speed(most).spread
+        disturbed = f'; times vary by {spread:.0%} here, as on a machine that is busy with other work'
         return UnreachableError(
             f'{speed:g}x cannot be reached: the most that was measured is {self.bench.speedup(most):.2f}x, by '
-            f'{text_of(most)}'
+            f'{text_of(most)}{disturbed if spread > BUSY else ""}'
         )
 
     # An agreement
