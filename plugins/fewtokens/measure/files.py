@@ -7,7 +7,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     """Writes several files: none is moved into place before all are written whole."""
     with ExitStack() as stack:
         written = {
-            path: stack.enter_context(_written(path, partial(Path.write_bytes, data=content)))
+            path: stack.enter_context(_written(path, methodcaller('write_bytes', content)))
             for path, content in contents.items()
         }
         for path, temporary in written.items():
