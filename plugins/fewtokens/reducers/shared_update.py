@@ -91,11 +91,12 @@ class SharedUpdate(Reducer):
         return tuple(replace(self, after=after, grid=grid) for after, grid in zip(self.after, grids))
 
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
-        if grid is None or not reduces(self._grid, grid):
+        clusters = cast(Grid, self.grid)
+        if grid is None or not reduces(clusters, grid):
             return None
-        centers, labels, merged, spreads = merge_lengthened(tokens, grid, self._grid, self.iters, self.window, sizes)
+        centers, labels, merged, spreads = merge_lengthened(tokens, grid, clusters, self.iters, self.window, sizes)
         record = Update(tokens, centers, labels)
-        return Reduced(centers, labels, record, self._grid, merged, spreads if self.spread else None)
+        return Reduced(centers, labels, record, clusters, merged, spreads if self.spread else None)
 
     def restore(self, tokens: Tensor, record: Update) -> Tensor:
         return record.restore(tokens)
