@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from torch import Tensor
 
@@ -47,7 +47,7 @@ class Level:
         """The inverse of `expand`: a block's tokens as means of this level's groups."""
         prefix, whole = self.before.split(tokens)
         sizes = whole.new_ones(whole.shape[:2]) if self.outer is None else self.outer.reduced.sizes
-        empty = whole.new_zeros(len(whole), self.reduced.sizes.shape[1], whole.shape[2])
+        empty = whole.new_zeros(len(whole), cast(Tensor, self.reduced.sizes).shape[1], whole.shape[2])
         means, _ = in_float32(mean_by_label)(whole, self.reduced.labels, sizes, empty)
         return self.after.join(prefix, means)
 

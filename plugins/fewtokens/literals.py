@@ -17,10 +17,12 @@ def read_call(text: str, example: str) -> tuple[str, list[Any], dict[str, Any]]:
         call = ast.parse(text.strip(), mode='eval').body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError('not a call')
-        if any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError('** is not a literal')
         positional = [ast.literal_eval(arg) for arg in call.args]
-        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        options: dict[str, Any] = {}
+        for keyword in call.keywords:
+            if keyword.arg is None:
+                raise ValueError('** is not a literal')
+            options[keyword.arg] = ast.literal_eval(keyword.value)
     except (SyntaxError, ValueError) as error:
         raise ValueError(f'plugin {text!r} must be a call with literal values, such as "{example}"') from error
     return call.func.id, positional, options
@@ -56,7 +58,7 @@ def changed_options(settings: Any) -> dict[str, Any]:
     options = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        made = field.default_factory is not dataclasses.MISSING
-        if field.init and value != (field.default_factory() if made else field.default):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.init and value != default:
             options[field.name] = value
     return options

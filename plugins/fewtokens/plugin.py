@@ -14,12 +14,17 @@ from .reducers import METHODS, Reducer
 class Attaches(Protocol):
     """A plugin that knows its own way onto a model; its text is its name."""
 
-    after: Any
-    """The block, or blocks, after which it begins."""
-    kind: str
-    """The method, as a legend names it."""
-    label: str
-    """The settings in short."""
+    @property
+    def after(self) -> Any:
+        """The block, or blocks, after which it begins."""
+
+    @property
+    def kind(self) -> str:
+        """The method, as a legend names it."""
+
+    @property
+    def label(self) -> str:
+        """The settings in short."""
 
     def attach_to(self, model: nn.Module) -> Attachment:
         """Puts it on a model until the attachment is removed; a ValueError says why it doesn't fit."""

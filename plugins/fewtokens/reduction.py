@@ -4,7 +4,7 @@ import dataclasses
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,11 @@ from .hosts import (
     SpreadActivation,
     SpreadNorm,
 )
+from .hosts.middle import Middle
 from .levels import Level, Pass
 from .ops.backend import is_plain_call
 from .ops.compiling import while_compiling
+from .ops.grid import Grid
 from .ops.labels import mean_by_label
 from .reducers import Reduced, Reducer
 from .stand_ins import BlockContext, Inside, Replacement, Seat, Way
@@ -46,7 +48,7 @@ class Reduction(Attachment):
         self.host = host
         self.reducer = reducer.with_defaults(host.defaults)
         self.passes = self.skipped = 0
-        self._stages = {stage.after: stage for stage in self.reducer.stages()}
+        self._stages: dict[int, Reducer] = {cast(int, stage.after): stage for stage in self.reducer.stages()}
         self._inside = frozenset(self._stages if self.reducer.inside_blocks else ())
         self._before = frozenset(self._stages) - self._inside
         self._head = self._pick_head()
@@ -142,8 +144,9 @@ class Reduction(Attachment):
             for stage in self._stages.values():
                 if any(few > many for few, many in zip(stage.grid, host.nominal_grid)):
                     raise ValueError(f'grid={stage.grid} must be at most {host.nominal_grid}, {host.grid_is}')
-        middles = [host.middle(host.blocks[index]) for index in self._inside]
-        if any(middle is None for middle in middles):
+        found = [host.middle(host.blocks[index]) for index in self._inside]
+        middles = [middle for middle in found if middle is not None]
+        if len(middles) < len(found):
             raise ValueError(
                 f'{type(self.reducer).__name__} merges between attention and MLP, whose places in the blocks of '
                 f"{host.family} aren't known: BipartiteMerge does without"
@@ -167,7 +170,7 @@ class Reduction(Attachment):
                 handles.append(Seat(block, self, index))
                 handles += host.place_attention(block, BlockContext(self, index))
                 if index in self._inside:
-                    handles += Inside(self, index, host.middle(block)).place()
+                    handles += Inside(self, index, cast(Middle, host.middle(block))).place()
                 if any(stage.spread for stage in self._stages.values()):
                     handles += self._place_spread(block, BlockContext(self, index))
         if self._norms:
@@ -251,7 +254,7 @@ class Reduction(Attachment):
         if level is None:
             output = forward(*args, **kwargs)
         else:
-            output = host.call(index, forward, value, rest, named, level.context)
+            output = host.call(index, forward, value, rest, named, cast(AttentionContext, level.context))
         merged = state.levels.get(index) if index in self._inside else None
         if merged is not None:
             level, output = merged, host.with_tokens(output, merged.merge(host.tokens(output)), merged.after)
@@ -294,12 +297,13 @@ class Reduction(Attachment):
         after = layout.reduced(reduced.grid)
         merged = after.join(prefix, reduced.tokens)
         counts = tuple(each.shape[1] - layout.num_prefix_tokens for each in (tokens, merged))
-        counted = reduced.sizes is not None and stage.size_bias
-        of_outer = None if outer is None else outer.context.members
+        counted = reduced.sizes if stage.size_bias else None
+        of_outer = None if outer is None or outer.context is None else outer.context.members
         members = Members(reduced.labels, reduced.tokens.shape[1], layout.grid, reduced.grid, of_outer)
         reduced = _with_whole_spreads(reduced, outer)
         spread = None if reduced.spreads is None else Spread(after.per_token(reduced.spreads))
-        context = AttentionContext(after, after.per_token(reduced.sizes.log()) if counted else None, members, spread)
+        bias = None if counted is None else after.per_token(counted.log())
+        context = AttentionContext(after, bias, members, spread)
         level = state.levels[index] = Level(stage, reduced, layout, after, self._ends[index], counts, outer, context)
         self._note_reduced(state, index, level)
         return level, merged
@@ -339,7 +343,7 @@ class Reduction(Attachment):
     def _note_skipped(self, state: Pass, layout: Layout) -> None:
         if not state.counted:
             state.counted = True
-            self._count_skipped(*layout.grid)
+            self._count_skipped(*cast(Grid, layout.grid))
 
     def _warn_of_misfit(self, stage: Reducer, tokens: Tensor, layout: Layout) -> None:
         # Values are read, which nothing else in a pass does: not where a device must not be waited for.
@@ -402,7 +406,8 @@ class Reduction(Attachment):
         state, last = self._state(), len(self.host.blocks) - 1
         if state is None or state.normed is None or tokens is not state.normed:
             return forward(tokens, *args, **kwargs)
-        output = self._finish(state, self._level(state, last), forward(state.waiting[last + 1], *args, **kwargs))
+        level = cast(Level, self._level(state, last))
+        output = self._finish(state, level, forward(state.waiting[last + 1], *args, **kwargs))
         if self._seen.get() is None:  # else the norm may be called once more
             self._end(state)
         return output
@@ -441,7 +446,7 @@ class Reduction(Attachment):
         output, state = forward(*args, **kwargs), self._in_head.get()
         if state is None:
             return output
-        return self._level(state, len(self.host.blocks) - 1).restore_map(output)
+        return cast(Level, self._level(state, len(self.host.blocks) - 1)).restore_map(output)
 
     # What attention asks
 
@@ -463,9 +468,9 @@ def _refuse_in_backward() -> None:
 
 def _with_whole_spreads(reduced: Reduced, outer: Level | None) -> Reduced:
     """With the spreads of what a stage was given added to those that it made."""
-    if reduced.spreads is None or outer is None or outer.reduced.spreads is None:
+    given = None if outer is None else outer.reduced
+    if reduced.spreads is None or given is None or given.spreads is None:
         return reduced
-    given = outer.reduced
     inner, _ = mean_by_label(given.spreads[..., None], reduced.labels, given.sizes, reduced.spreads[..., None] * 0)
     return dataclasses.replace(reduced, spreads=reduced.spreads + inner[..., 0])
 

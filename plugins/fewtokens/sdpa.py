@@ -33,7 +33,7 @@ class FusedAttention(Attachment):
         return f'fused attention in {len(self.places)} places, {self.places[0]} to {self.places[-1]}'
 
 
-def use_sdpa(model: nn.Module) -> Attachment:
+def use_sdpa(model: nn.Module) -> 'FusedAttention':
     """Switches a model's attention to PyTorch's fused one where the host computes it step by step.
 
     Knows mmcv's MultiheadAttention, mmseg's BEiT attention, Swin's in mmdet, mmseg, timm, transformers and torchvision,

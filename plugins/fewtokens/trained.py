@@ -36,7 +36,7 @@ class TrainedPasses:
             return self._recomputed[backward]
         with _LOCK:
             if self._unfinished == 1:
-                passes = [self._last]
+                passes = [] if self._last is None else [self._last]
             elif self._unfinished:
                 passes = []
             else:

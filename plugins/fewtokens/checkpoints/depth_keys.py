@@ -69,7 +69,7 @@ def convert_depth_keys(weights: Mapping[str, Tensor], layout: str) -> dict[str, 
 
 def _split_attention(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Queries, keys and values are of one layer there, of three here."""
-    parts = {}
+    parts: dict[str, dict[str, Tensor]] = {}
     for key, value in weights.items():
         if '.attn.qkv.' in key:
             names = (key.replace('.qkv.', f'.{part}.') for part in ('query', 'key', 'value'))
@@ -82,15 +82,15 @@ def _split_attention(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _rename(key: str, hybrid: bool) -> str | None:
     patches = 'dpt.embeddings.' + ('projection.' if hybrid else 'patch_embeddings.projection.')
     for old, new in ((r'pretrained\.model\.patch_embed\.proj\.', patches), *_RULES):
-        name, found = re.subn(rf'\A{old}', new, key)
-        if found:
+        name, times = re.subn(rf'\A{old}', new, key)
+        if times:
             return name
     for old, new in _NUMBERED:
         if found := re.match(old, key):
             return new.format(int(found[1]) - 1) + key[found.end() :]
-    if found := re.match(_RESIDUAL, key):
-        layer, unit, number = map(int, found.groups())
-        return f'neck.fusion_stage.layers.{4 - layer}.residual_layer{unit}.convolution{number}.{key[found.end() :]}'
-    if found := re.match(_REFINENET + r'out_conv\.', key):
-        return f'neck.fusion_stage.layers.{4 - int(found[1])}.projection.{key[found.end() :]}'
+    if residual := re.match(_RESIDUAL, key):
+        layer, unit, number = map(int, residual.groups())
+        return f'neck.fusion_stage.layers.{4 - layer}.residual_layer{unit}.convolution{number}.{key[residual.end() :]}'
+    if refined := re.match(_REFINENET + r'out_conv\.', key):
+        return f'neck.fusion_stage.layers.{4 - int(refined[1])}.projection.{key[refined.end() :]}'
     return None

@@ -170,7 +170,8 @@ def _from_segmenter(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _from_google(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """JAX multiplies from the right, has channels last, and keeps heads apart: query [C, heads, C / heads]."""
-    result, attention = {}, {}
+    result: dict[str, Tensor] = {}
+    attention: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, value in weights.items():
         key = re.sub(r'scale$', 'weight', key)
         if part := re.fullmatch(r'(layers\.\d+\.)(query|key|value)\.(kernel|bias)', key):

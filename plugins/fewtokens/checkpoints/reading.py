@@ -100,9 +100,10 @@ def _numpy_parts() -> list[Any]:
     if find_spec('numpy') is None:
         return []
     import numpy as np
+    from numpy._core import multiarray
 
     functions = [
-        (getattr(np._core.multiarray, name), f'numpy.{core}.multiarray.{name}')
+        (getattr(multiarray, name), f'numpy.{core}.multiarray.{name}')
         for core in ('core', '_core')
         for name in ('_reconstruct', 'scalar')
     ]
@@ -204,7 +205,7 @@ def state_dict_of(checkpoint: dict[str, Any], source: str | os.PathLike) -> dict
     weights = OrderedDict((name.removeprefix('module.'), value) for name, value in state.items())
     versions = getattr(state, '_metadata', None)  # of the modules, which tell older weights by them
     if isinstance(versions, dict):
-        weights._metadata = {
+        vars(weights)['_metadata'] = {
             f'{name}.'.removeprefix('module.').removesuffix('.'): value for name, value in versions.items()
         }
     return weights

@@ -47,7 +47,8 @@ def convert_retrieval_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     converted, lost = {}, []
     clusterings = sorted(int(found[1]) for key in weights if (found := _CLUSTERS.match(key)))
     for key, value in weights.items():
-        name = _rename_clusters(key, clusterings) if _CLUSTERS.match(key) else _rename(key)
+        found = _CLUSTERS.match(key)
+        name = _rename_clusters(int(found[1]), clusterings) if found else _rename(key)
         if name is not None:
             converted[name] = value.float()
         elif not _NO_WEIGHT.match(key):
@@ -61,10 +62,10 @@ def convert_retrieval_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def _rename_clusters(key: str, clusterings: list[int]) -> str:
+def _rename_clusters(block: int, clusterings: list[int]) -> str:
     if len(clusterings) == 1:
         return 'encoder.clustering.cluster_embedding'
-    return f'encoder.clustering.{clusterings.index(int(_CLUSTERS.match(key)[1]))}.cluster_embedding'
+    return f'encoder.clustering.{clusterings.index(block)}.cluster_embedding'
 
 
 def _rename(key: str) -> str | None:

@@ -31,7 +31,7 @@ def main() -> None:
         for name, call in FUNCTIONS.items()
     }
     # In turn: a machine that slows down slows both.
-    seconds = {name: [] for name in FUNCTIONS}
+    seconds: dict[str, list[float]] = {name: [] for name in FUNCTIONS}
     for _ in range(args.rounds):
         for name, timer in timers.items():
             seconds[name].append(timer.timeit(1).mean)

@@ -37,11 +37,10 @@ def main() -> None:
     print(format_table(rows))
     if args.training:
         rows = training_rows(rows, encoder.train(), variants, video)
-        measured = [row for row in rows if row.training_peak_mib]
-        for row in measured:
-            saved = 1 - row.training_peak_mib / measured[0].training_peak_mib
-            figure = f'{row.training_peak_mib:.0f} MiB, {saved:.0%} less than {measured[0].name}'
-            print(f'{row.name}: a training step takes {figure}')
+        measured = [(row.name, row.training_peak_mib) for row in rows if row.training_peak_mib]
+        for name, peak in measured:
+            first, most = measured[0]
+            print(f'{name}: a training step takes {peak:.0f} MiB, {1 - peak / most:.0%} less than {first}')
     if args.json:
         settings = dict(clip=args.clip, weights='random', rounds=args.rounds, warmup=args.warmup)
         figures = [row.as_json() for row in rows]

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import os
+from typing import Any
 
 from mmengine.config import Config
 
@@ -35,7 +36,7 @@ def add_plugin(config: Config, reducer: Plugin | None, sdpa: bool) -> None:
     Raises:
         ValueError: the config has a reducer already, or more than one; a hook of it is wrong.
     """
-    own = [line.text for line in plugin_lines(config) if line.reducer is not None]
+    own = [str(line.text) for line in plugin_lines(config) if line.reducer is not None]
     if len(own) > 1:
         raise ValueError(f'the config has {len(own)} FewTokensHooks with a reducer, {" and ".join(own)}: leave one')
     if own and reducer is not None:
@@ -49,9 +50,9 @@ def add_plugin(config: Config, reducer: Plugin | None, sdpa: bool) -> None:
 
 def choose_reducers(config: Config, texts: list[str]) -> dict[str, Plugin]:
     """Plugins to compare, by their text: the config's own, its model's own clustering of videos, those asked for."""
-    lines = {line.text: line.reducer for line in plugin_lines(config) if line.reducer is not None}
-    model = config.get('model') or {}
-    own = {}
+    lines = {str(line.text): line.reducer for line in plugin_lines(config) if line.reducer is not None}
+    model: Any = config.get('model') or {}
+    own: dict[str, Plugin] = {}
     if model.get('clustering') is not None:
         plugin = VideoPlugin(read_clustering(model.clustering, model.get('after', AFTER)))
         own[str(plugin)] = plugin

@@ -47,5 +47,5 @@ def main() -> None:
         f'{shown(Path(args.video).name)}: medoid tokens after block {plugin.after} of {args.clip} ({weights})',
     )  # fmt: skip
     content = cv2.imencode(args.out.suffix, picture[..., ::-1])[1]
-    write_whole(args.out, lambda path: path.write_bytes(content))
+    write_whole(args.out, lambda path: path.write_bytes(content.tobytes()))
     print(f'{shown(args.out)}: {plugin}')

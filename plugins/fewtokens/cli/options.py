@@ -3,7 +3,7 @@
 import argparse
 import ast
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class CfgOptions(argparse.Action):
     """MMEngine's action for key=value, that takes a reducer's text as it is and says which option it cannot read."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Sequence[str], *others: Any
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *others: Any
     ) -> None:
         from mmengine.config import DictAction  # here, for not every model is a config's
 

@@ -60,7 +60,8 @@ def main() -> None:
             raise ValueError(f'{args.model} has random weights, whose masks say nothing: leave --pictures out')
         encoder = random_encoder(args.model).to(args.device, dtype)
         images = torch.randn(1, 3, 1024, 1024).to(args.device, dtype)
-        rows, agreement, pictures = time_rows(encoder, _variants(args.plugin, encoder), images, args.rounds), None, {}
+        rows, agreement = time_rows(encoder, _variants(args.plugin, encoder), images, args.rounds), None
+        pictures: dict[Path, bytes] = {}
     else:
         model, processor = load_model(args.model)
         model.to(args.device, dtype)

@@ -40,7 +40,7 @@ def main() -> None:
         check_data(runner, args.skip_unreadable)
         runner.train()
     for hook in runner.hooks:
-        if isinstance(hook, FewTokensHook) and hook.took_effect is False:
+        if isinstance(hook, FewTokensHook) and hook.reducer is not None and hook.took_effect is False:
             raise ValueError(never_took_effect(hook.reducer))
 
 

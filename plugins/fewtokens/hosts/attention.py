@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..ops.attention import attend
 from ..ops.backend import use_kernels
-from .layout import Layout
+from .layout import Layout, Windows
 from .members import Members
 from .spread import Spread
 
@@ -30,6 +30,16 @@ class AttentionContext:
     """Which tokens the reduced ones stand for; None where no block's positions depend on it."""
     spread: Spread | None = None
     """How far the members of each token lie apart; None where that is left out of account."""
+
+    @property
+    def windows(self) -> Windows:
+        """The layout, of hosts that cut windows."""
+        return cast(Windows, self.layout)
+
+    @property
+    def groups(self) -> Members:
+        """The members, of blocks whose positions depend on them."""
+        return cast(Members, self.members)
 
     def key_bias(self, like: Tensor) -> Tensor | None:
         """The bias in the type of `like`."""

@@ -44,10 +44,6 @@ class Host:
     """The published settings for this family."""
     relative_positions: ClassVar[bool] = False
     """Whether attention depends on where tokens stand on the grid, which reduced ones must stand on too."""
-    rotary_positions: ClassVar[bool] = False
-    """Whether attention depends on positions that any reduced token has: the mean of its members'."""
-    grid_is: ClassVar[str] = 'tokens at its nominal input size'
-    """What `nominal_grid` is the size of."""
     argument: ClassVar[str] = 'x'
     """The name of the blocks' first argument."""
     ways: ClassVar[tuple[str, ...]] = ()
@@ -70,6 +66,16 @@ class Host:
     head: Head | None = None
     image_size: tuple[int, int] | None = None
     """The only height and width of images that it takes; None if it takes others."""
+
+    @property
+    def rotary_positions(self) -> bool:
+        """Whether attention depends on positions that any reduced token has: the mean of its members'."""
+        return False
+
+    @property
+    def grid_is(self) -> str:
+        """What `nominal_grid` is the size of."""
+        return 'tokens at its nominal input size'
 
     @classmethod
     def find(cls, path: str, module: nn.Module, parent: nn.Module | None) -> Optional['Host']:

@@ -73,8 +73,8 @@ def _attend_in_parts(
             bias += key_bias[samples]
         bias = bias.flatten(3).flatten(1, 2)
         queries = slice(some.start * width, some.stop * width)
-        given = (each[:, None] for each in (query[samples, queries], key[samples], value[samples], bias))
-        out[samples, queries] = biased_attention(*given, dropout, scale)[:, 0]
+        q, k, v, bias = (each[:, None] for each in (query[samples, queries], key[samples], value[samples], bias))
+        out[samples, queries] = biased_attention(q, k, v, bias, dropout, scale)[:, 0]
     return out.unflatten(0, (-1, heads))
 
 

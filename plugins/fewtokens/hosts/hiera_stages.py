@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from ..ops.grid import pair
 from .layout import Grid, Layout, Windows
 from .sam_blocks import SAMBlocks
 
@@ -31,7 +32,7 @@ class HieraStages(SAMBlocks):
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
         for block in self.blocks[:index]:
-            grid = tuple(side // stride for side, stride in zip(grid, self.stride(block) or (1, 1)))
+            grid = pair(side // stride for side, stride in zip(grid, self.stride(block) or (1, 1)))
         return Windows(grid, self.windows[self._stage(index)])
 
     def _stage(self, index: int) -> int:

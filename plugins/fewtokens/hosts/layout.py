@@ -1,13 +1,13 @@
 """How tokens lie in a block's input, and what a reducer sees of them."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Optional
+from typing import ClassVar, Optional, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ops.grid import Grid
+from ..ops.grid import Grid, pair
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class WholeGrid:
     """(H, W); None for tokens on no grid."""
 
     @property
-    def extent(self) -> Grid | None:
-        """(H, W) of all tokens of an image."""
-        return self.grid
+    def extent(self) -> Grid:
+        """(H, W) of all tokens of an image, where they stand on a grid."""
+        return cast(Grid, self.grid)
 
     @property
     def count(self) -> int:
         """Tokens of an image, with prefix tokens."""
-        return self.num_prefix_tokens + self.grid[0] * self.grid[1]
+        return self.num_prefix_tokens + self.extent[0] * self.extent[1]
 
     def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Prefix tokens, and the others as a reducer sees them."""
@@ -44,7 +44,7 @@ class WholeGrid:
         """A value for each of the reducer's tokens as one for each token of the block, 0 for prefix tokens."""
         return F.pad(values, (self.num_prefix_tokens, 0))
 
-    def locate(self, labels: Tensor, after: 'WholeGrid') -> Tensor:
+    def locate(self, labels: Tensor, after: 'Layout') -> Tensor:
         """The reducer's labels as positions among all reduced tokens of an image, [B, H*W]."""
         return labels
 
@@ -73,7 +73,7 @@ class Windows:
     @property
     def counts(self) -> Grid:
         """How many windows there are below and beside each other."""
-        return tuple(-(-side // cell) for side, cell in zip(self.extent, self.grid))
+        return pair(-(-side // cell) for side, cell in zip(self.extent, self.grid))
 
     def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """No prefix tokens; [B * windows, h*w, C]."""
@@ -103,14 +103,15 @@ class Windows:
         """The inverse of `cut`."""
         return windows.unflatten(3, self.grid).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
-    def reduced(self, clusters: Grid) -> 'Windows':
-        extent = tuple(count * side for count, side in zip(self.counts, clusters))
-        return Windows(extent, clusters, self.unreduced or self)
+    def reduced(self, clusters: Grid | None) -> 'Windows':
+        cell = cast(Grid, clusters)
+        extent = pair(count * side for count, side in zip(self.counts, cell))
+        return Windows(extent, cell, self.unreduced or self)
 
     def per_token(self, values: Tensor) -> Tensor:
         return self.join(None, values[..., None])[..., 0]
 
-    def locate(self, labels: Tensor, after: 'Windows') -> Tensor:
+    def locate(self, labels: Tensor, after: 'Layout') -> Tensor:
         positions = torch.arange(after.extent[0] * after.extent[1], device=labels.device)[None, :, None]
         (_, windows) = after.split(positions)
         found = windows[..., 0].repeat(len(labels) // len(windows), 1).gather(1, labels)

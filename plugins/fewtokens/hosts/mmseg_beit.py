@@ -76,6 +76,6 @@ def attend(module: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
 
 
 def _reduced_bias(module: nn.Module, context: AttentionContext) -> Tensor:
-    bias = table_bias(module.relative_position_bias_table, module.window_size, context.layout.grid, class_token=True)
+    bias = table_bias(module.relative_position_bias_table, module.window_size, context.layout.extent, class_token=True)
     sizes = context.key_bias(bias)
     return bias if sizes is None else bias + key_mask(sizes)

@@ -4,6 +4,7 @@ from typing import Any, Optional
 
 from torch import nn
 
+from ..ops.grid import pair
 from .attention import Context, KeyBias, without_weights
 from .base import Handle, Head, Host, class_names, register_host
 from .layout import Grid
@@ -29,7 +30,7 @@ class MMSegViT(Host):
         return [ReplacedCall(module.attn, without_weights, innermost=True)] if known else []
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
-        return tuple(map(int, output[1]))
+        return pair(map(int, output[1]))
 
     def sublayers(self, block: nn.Module) -> Sublayers | None:
         return mmcv_sublayers(block)
@@ -66,8 +67,9 @@ def describe(path: str, module: nn.Module, parent: nn.Module | None) -> dict[str
 
 def find_head(module: nn.Module, parent: nn.Module | None) -> Head | None:
     """Segmenter's head, where it gets nothing but the last block's tokens, straight from the backbone."""
-    head = getattr(parent, 'decode_head', None)
-    if head is None or getattr(parent, 'backbone', None) is not module or getattr(parent, 'with_neck', False):
+    head: Any = getattr(parent, 'decode_head', None)
+    backbone: Any = getattr(parent, 'backbone', None)
+    if head is None or backbone is not module or getattr(parent, 'with_neck', False):
         return None
     if 'mmseg.models.decode_heads.segmenter_mask_head.SegmenterMaskTransformerHead' not in class_names(head):
         return None

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Optional
 
 from torch import Tensor, nn
 
+from ..ops.grid import pair
 from .attention import AttentionContext, key_mask
 from .base import Host, asked_blocks, class_names, register_host
 from .layout import Grid, Layout
@@ -42,7 +43,7 @@ class OpenClipViT(Host):
         )
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
-        return tuple(map(int, output.shape[-2:]))
+        return pair(map(int, output.shape[-2:]))
 
     def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
         if way == 'forward':

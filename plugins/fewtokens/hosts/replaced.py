@@ -18,6 +18,9 @@ class ReplacedCall:
         name: of the method.
     """
 
+    previous: Callable | None
+    """What stood there before; None for the module's own method."""
+
     def __init__(self, module: nn.Module, function: Callable, innermost: bool = False, name: str = 'forward') -> None:
         self.module, self.function, self.name = module, function, name
         self.removed = False

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.grid import pair
 from ..ops.tables import kept
 from .attention import AttentionContext, Context
-from .base import Handle
+from .base import Handle, Host
 from .decomposed_positions import attend
 from .layout import Grid, Layout, WholeGrid, Windows
 from .members import Members
 from .replaced import ReplacedCall
 
 
-class SAMBlocks:
+class SAMBlocks(Host):
     """What hosts have in common whose blocks attend within windows or over the whole image, on maps [B, H, W, C]."""
 
     relative_positions: ClassVar[bool] = True
@@ -35,7 +36,7 @@ class SAMBlocks:
         return 'tokens in an attention window' if self.windowed else super().grid_is
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
-        return tuple(map(int, output.shape[1:3]))
+        return pair(map(int, output.shape[1:3]))
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
         return Windows(grid, self.nominal_grid) if self.windowed else WholeGrid(0, grid)
@@ -75,6 +76,10 @@ class ReducedAttention:
     window: Grid | None
     """(h, w) of the host's windows, into which the block has cut reduced tokens; None where it sees all of them."""
 
+    def __call__(self, module: nn.Module, previous: Callable, *args: Any, **kwargs: Any) -> Any:
+        """The block's call of its attention."""
+        raise NotImplementedError
+
     def heads(self, module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values [B, heads, N, D] of tokens [B, N, C]."""
         raise NotImplementedError
@@ -93,12 +98,14 @@ class ReducedAttention:
 
     def reduced(self, module: nn.Module, x: Tensor, context: AttentionContext) -> Tensor:
         """The module's output for reduced tokens [B, H, W, C], cut into the host's windows where it has some."""
-        return (self._in_image if self.window is None else self._in_windows)(module, x, context)
+        if self.window is None:
+            return self._in_image(module, x, context)
+        return self._in_windows(module, x, context, self.window)
 
-    def _in_windows(self, module: nn.Module, x: Tensor, context: AttentionContext) -> Tensor:
+    def _in_windows(self, module: nn.Module, x: Tensor, context: AttentionContext, window: Grid) -> Tensor:
         """Within windows of the reduced tokens, not in those that the block cut."""
-        layout, bias = context.layout, context.key_bias(x)
-        cut = Windows(layout.extent, self.window)
+        layout, bias = context.windows, context.key_bias(x)
+        cut = Windows(layout.extent, window)
         tokens = _recut(x.flatten(1, 2), cut, layout)
         real = share_in_image(context)
         if real is not None:
@@ -106,7 +113,7 @@ class ReducedAttention:
             tokens = tokens * (real > 0).to(tokens.dtype)
         keys = None if bias is None else layout.split(bias[..., None])[1][..., 0]
         out = self._attend(module, tokens, layout.grid, _tables(module), keys, context)
-        return _recut(out, layout, cut).unflatten(1, self.window)
+        return _recut(out, layout, cut).unflatten(1, window)
 
     def _in_image(self, module: nn.Module, x: Tensor, context: AttentionContext) -> Tensor:
         """Over all reduced tokens of an image, which stand on the grid of all windows' clusters."""
@@ -130,9 +137,9 @@ class ReducedAttention:
         keys: Tensor | None,
         context: AttentionContext,
     ) -> Tensor:
-        heads = self.turn(module, context, self.heads(module, x))
+        query, key, value = self.turn(module, context, self.heads(module, x))
         dropout = self.dropout(module) if module.training else 0.0
-        attended = attend(*heads, grid, tables, keys, dropout, module.scale)
+        attended = attend(query, key, value, grid, tables, keys, dropout, module.scale)
         return self.output(module, attended.transpose(1, 2).flatten(2))
 
 
@@ -144,9 +151,9 @@ def _recut(windows: Tensor, cut: Windows, other: Windows) -> Tensor:
 
 
 @kept
-def _moves(extent: Grid, cut: Grid, other: Grid) -> Tensor:
+def _moves(extent: Grid, cut_to: Grid, other_to: Grid) -> Tensor:
     """[tokens in all other windows]: where each of them stands in windows of the one size."""
-    cut, other = Windows(extent, cut), Windows(extent, other)
+    cut, other = Windows(extent, cut_to), Windows(extent, other_to)
     places = torch.arange(cut.counts[0] * cut.counts[1] * cut.grid[0] * cut.grid[1])
     of_image = cut.join(None, places.view(-1, cut.grid[0] * cut.grid[1], 1))
     return other.split(of_image)[1].flatten()
@@ -160,9 +167,7 @@ def share_in_image(context: AttentionContext) -> Tensor | None:
     whole = context.layout.unreduced if isinstance(context.layout, Windows) else None
     if whole is None or all(side % cell == 0 for side, cell in zip(whole.extent, whole.grid)):
         return None
-    return context.members.once(
-        means_in_windows, _inside(whole.extent, whole.grid, device=context.members.labels.device)
-    )
+    return context.groups.once(means_in_windows, _inside(whole.extent, whole.grid, device=context.groups.labels.device))
 
 
 def means_in_windows(values: Tensor, members: Members) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.grid import pair
 from ..ops.tables import kept
 from .attention import Context, biased_attention
 from .base import Host
@@ -128,7 +129,7 @@ def continuous_table(mlp: Callable[[Tensor], Tensor], coordinates: Tensor) -> Te
 
 def half_windows(layout: Windows, shifted: Sequence[int]) -> Grid:
     """By how many rows and columns the windows of a block are shifted that shifts where `shifted` isn't zero."""
-    return tuple(side // 2 if shifts else 0 for side, shifts in zip(layout.grid, shifted))
+    return pair(side // 2 if shifts else 0 for side, shifts in zip(layout.grid, shifted))
 
 
 def shift(image: Tensor, shifts: Sequence[int], back: bool = False) -> Tensor:
@@ -173,4 +174,4 @@ class ReducedMapAttention:
         context = self.context()
         if context is None:
             return previous(x)
-        return self.attend(module, x, context.layout, context.key_bias(x))
+        return self.attend(module, x, context.windows, context.key_bias(x))

@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 from torch import Tensor, nn
 
+from ..ops.grid import pair
 from . import shifted_windows
 from .attention import AttentionContext, Context
 from .base import Handle, class_names, register_host
@@ -44,10 +45,10 @@ class Swin(SwinHost):
         return [ReplacedCall(module, fused_attention, innermost=True)] if known else []
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
-        return tuple(map(int, output[1]))
+        return pair(map(int, output[1]))
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
-        return Windows(tuple(map(int, args[0])), self.nominal_grid)
+        return Windows(pair(map(int, args[0])), self.nominal_grid)
 
     def call(
         self, index: int, forward: Callable, value: Any, args: tuple, kwargs: dict, context: AttentionContext
@@ -71,12 +72,12 @@ class ReducedAttention:
         context = self.context()
         if context is None:
             return previous(query, hw_shape)
-        return attend(module, query, context.layout, context.key_bias(query))
+        return attend(module, query, context.windows, context.key_bias(query))
 
 
 def fused_attention(module: nn.Module, previous: Any, query: Tensor, hw_shape: Grid) -> Tensor:
     """The host's attention as it is, by PyTorch's fused kernel."""
-    return attend(module, query, Windows(tuple(hw_shape), module.w_msa.window_size))
+    return attend(module, query, Windows(pair(hw_shape), module.w_msa.window_size))
 
 
 def attend(module: nn.Module, x: Tensor, layout: Windows, key_bias: Tensor | None = None) -> Tensor:

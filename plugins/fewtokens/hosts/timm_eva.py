@@ -30,7 +30,7 @@ class TimmEva(TimmViT):
     ) -> Any:
         named = dict(zip(('rope', 'attn_mask', 'is_causal'), args)) | kwargs
         if named.get('rope') is not None:
-            named['rope'] = context.members.once(mean_positions, named['rope'])
+            named['rope'] = context.groups.once(mean_positions, named['rope'])
         return super().call(index, forward, value, (), named, context)
 
 

@@ -36,7 +36,7 @@ class TimmBeit(TimmViT):
         module, argument = (getattr(self.backbone, self.shared[0]), self.shared[1])
         named = dict(zip((argument,), args)) | kwargs
         if named.get(argument) is not None:
-            named[argument] = context.members.once(lambda *_: reduced_bias(module, context), named[argument])
+            named[argument] = context.groups.once(lambda *_: reduced_bias(module, context), named[argument])
         return forward(value, **self.with_sizes(named, context.key_bias(value)))
 
     def with_sizes(self, named: dict[str, Any], bias: Tensor | None) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class ReducedBias:
 def reduced_bias(module: nn.Module, context: AttentionContext) -> Tensor:
     """What positions add to the logits of reduced tokens, [1, heads, N, N]; made of the live weights."""
     layout = context.layout
-    return table_bias(position_table(module), module.window_size, layout.grid, layout.num_prefix_tokens > 0)
+    return table_bias(position_table(module), module.window_size, layout.extent, layout.num_prefix_tokens > 0)
 
 
 def position_table(module: nn.Module) -> Tensor:

@@ -32,7 +32,7 @@ class TimmAttention(ReducedAttention):
 
         query, key, value = heads
         rotary = module.rope.get_embed()
-        rotary = _rotary_in_image(rotary, context) if self.window is None else mean_positions(rotary, context.members)
+        rotary = _rotary_in_image(rotary, context) if self.window is None else mean_positions(rotary, context.groups)
         return *(apply_rot_embed_cat(each, rotary).type_as(value) for each in (query, key)), value
 
     def output(self, module: nn.Module, x: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ def _rotary_in_image(rotary: Tensor, context: AttentionContext) -> Tensor:
     """Rotary positions [H*W, 2D] as those of an image's reduced tokens: means of their members' in the image."""
     layout, whole = context.layout, getattr(context.layout, 'unreduced', None)
     if whole is None:
-        return mean_positions(rotary, context.members)
-    means, real = means_in_windows(whole.split(rotary[None])[1], context.members), share_in_image(context)
+        return mean_positions(rotary, context.groups)
+    means, real = means_in_windows(whole.split(rotary[None])[1], context.groups), share_in_image(context)
     if real is not None:
         means = means / real.clamp_min(torch.finfo(real.dtype).tiny)
     return layout.join(None, means)[:, None]

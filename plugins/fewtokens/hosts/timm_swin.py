@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.grid import pair
 from .attention import Context
 from .base import Handle, class_names, register_host
 from .layout import Grid, Layout, Windows
@@ -58,12 +59,12 @@ class TimmSwin(SwinHost):
         return [ReplacedCall(module, fused_attention, innermost=True, name='_attn')] if known else []
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
-        return tuple(map(int, output.shape[1:3]))
+        return pair(map(int, output.shape[1:3]))
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
         for end in self.ends[:-1]:
             if index >= end:
-                grid = tuple((side + 1) // 2 for side in grid)
+                grid = pair((side + 1) // 2 for side in grid)
         return Windows(grid, self.blocks[index].window_size)
 
     def tokens(self, value: Any) -> Tensor:
@@ -138,4 +139,5 @@ def projected_for_cosines(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, T
         qkv = attn.qkv(x)
     else:
         qkv = F.linear(x, attn.qkv.weight, torch.cat([attn.q_bias, attn.k_bias, attn.v_bias]))
-    return scaled_cosines(*qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3), attn.logit_scale)
+    query, key, value = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
+    return scaled_cosines(query, key, value, attn.logit_scale)

@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 from torch import nn
 
+from ..ops.grid import pair
 from .attention import AttentionContext, key_mask
 from .base import Host, asked_blocks, class_names, register_host
 from .layout import Grid
@@ -25,7 +26,7 @@ class TimmViT(Host):
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
         image = args[0] if args else kwargs['x']
-        return tuple(map(int, self.entry.dynamic_feat_size(image.shape[-2:])))
+        return pair(map(int, self.entry.dynamic_feat_size(image.shape[-2:])))
 
     def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
         if way == 'forward_features':

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.grid import pair
 from .attention import Context
 from .base import Handle, class_names, register_host
 from .layout import Grid, Layout, Windows
@@ -53,7 +54,7 @@ class TorchvisionSwin(SwinHost):
         return [ReplacedCall(module, fused_attention, innermost=True)] if known else []
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
-        return tuple(map(int, output.shape[1:3]))
+        return pair(map(int, output.shape[1:3]))
 
     def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
         return ()
@@ -61,7 +62,7 @@ class TorchvisionSwin(SwinHost):
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
         for end in self.ends[:-1]:
             if index >= end:
-                grid = tuple((side + 1) // 2 for side in grid)
+                grid = pair((side + 1) // 2 for side in grid)
         return Windows(grid, self.nominal_grid)
 
     def tokens(self, value: Any) -> Tensor:
@@ -101,8 +102,8 @@ def weights_of(module: nn.Module) -> WindowWeights:
         if cosine and bias is not None:
             query, _, value = bias.chunk(3)
             bias = torch.cat([query, torch.zeros_like(query), value])
-        parts = F.linear(x, module.qkv.weight, bias).unflatten(-1, (3, module.num_heads, -1)).unbind(-3)
-        return scaled_cosines(*parts, module.logit_scale) if cosine else parts
+        query, key, value = F.linear(x, module.qkv.weight, bias).unflatten(-1, (3, module.num_heads, -1)).unbind(-3)
+        return scaled_cosines(query, key, value, module.logit_scale) if cosine else (query, key, value)
 
     return WindowWeights(
         project=project,

@@ -6,6 +6,7 @@ from typing import Any, Optional
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.grid import pair
 from .attention import Context, KeyBias, biased_attention, key_mask
 from .base import Handle, Host, class_names, register_host
 from .layout import Grid
@@ -45,7 +46,7 @@ class TorchvisionViT(Host):
         return [ReplacedCall(module.self_attention, fused_attention, innermost=True)]
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
-        return tuple(map(int, output.shape[-2:]))
+        return pair(map(int, output.shape[-2:]))
 
     def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
         return ()

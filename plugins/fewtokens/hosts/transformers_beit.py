@@ -50,8 +50,9 @@ class TransformersBeit(TransformersViT):
         named = dict(zip(('attention_mask',), args)) | kwargs
         self._refuse_weights(named)
         mask, sizes = named.pop('attention_mask', None), context.key_bias(value)
-        if mask is not None and self.shared is not None:
-            mask = context.members.once(lambda *_: self.shared(context.layout.grid), mask)
+        shared = self.shared
+        if mask is not None and shared is not None:
+            mask = context.groups.once(lambda *_: shared(context.layout.grid), mask)
         if sizes is not None:
             self._check_attention()
             mask = key_mask(sizes) if mask is None else mask + key_mask(sizes)

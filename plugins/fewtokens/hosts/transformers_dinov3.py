@@ -36,7 +36,7 @@ class TransformersDINOv3(TransformersViT):
         self, index: int, forward: Callable, value: Any, args: tuple, kwargs: dict, context: AttentionContext
     ) -> Any:
         named = dict(zip(('attention_mask', 'position_embeddings'), args)) | kwargs
-        named['position_embeddings'] = context.members.once(mean_positions, *named['position_embeddings'])
+        named['position_embeddings'] = context.groups.once(mean_positions, *named['position_embeddings'])
         return super().call(index, forward, value, (), named, context)
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Optional
 
 from torch import Tensor, nn
 
+from ..ops.grid import pair
 from .attention import AttentionContext, Context
 from .base import Handle, class_names, register_host
 from .layout import Grid, Layout, Windows
@@ -81,7 +82,7 @@ class TransformersSwin(SwinHost):
         ]
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
-        return tuple(map(int, output[1]))
+        return pair(map(int, output[1]))
 
     def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
         named, config = dict(zip(self.options, args)) | kwargs, self.backbone.config
@@ -92,7 +93,7 @@ class TransformersSwin(SwinHost):
 
     def layout(self, index: int, args: tuple, kwargs: dict[str, Any], grid: Grid) -> Layout:
         named = self._named(index, args, kwargs)
-        return Windows(tuple(map(int, named['input_dimensions'])), (self.blocks[index].window_size,) * 2)
+        return Windows(pair(map(int, named['input_dimensions'])), (self.blocks[index].window_size,) * 2)
 
     def tokens(self, value: Any) -> Tensor:
         return value if isinstance(value, Tensor) else value[0]
@@ -133,7 +134,7 @@ class TransformersSwin(SwinHost):
         return sublayers(block.layernorm_before, block.layernorm_after, *(part_of(block, path) for path in mlp))
 
     def place_attention(self, block: nn.Module, context: Context) -> list[Handle]:
-        handles = [
+        handles: list[Handle] = [
             ReplacedCall(block, ReducedMask(context), name='get_attn_mask'),
             ReplacedCall(block.attention, ReducedAttention(context)),
         ]
@@ -224,7 +225,7 @@ class ReducedAttention:
         context = self.context()
         if context is None:
             return previous(windows, mask, **kwargs)
-        layout, back = context.layout, mask.shifts if mask.shifted else (0, 0)
+        layout, back = context.windows, mask.shifts if mask.shifted else (0, 0)
         own = replace(mask.layout, extent=given_size(layout.extent, mask.layout.grid[0]))
         tokens = own.crop(shift(own.uncut(windows.unflatten(0, (-1, *own.counts))), back, back=True))
         shifts, keys = half_windows(layout, mask.shifts), context.key_bias(tokens)
@@ -254,7 +255,8 @@ def weights_of(attention: nn.Module, like: Tensor) -> WindowWeights:
 
     def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parts = (each(x).unflatten(-1, (own.num_attention_heads, -1)) for each in (own.query, own.key, own.value))
-        return scaled_cosines(*parts, own.logit_scale) if cosine else tuple(parts)
+        query, key, value = parts
+        return scaled_cosines(query, key, value, own.logit_scale) if cosine else (query, key, value)
 
     if cosine:
         table = continuous_table(own.continuous_position_bias_mlp, own.relative_coords_table)

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import torch
 from torch import nn
 
+from ..ops.grid import pair
 from .attention import AttentionContext, key_mask
 from .base import Host, class_names, register_host
 from .layout import Grid
@@ -94,7 +95,7 @@ class TransformersViT(Host):
         return find_model(cls, MODELS, path, module)
 
     def grid(self, args: tuple, kwargs: dict[str, Any], output: Any) -> Grid:
-        return tuple(map(int, output.shape[-2:]))
+        return pair(map(int, output.shape[-2:]))
 
     def seen(self, way: str, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
         self._refuse_weights(kwargs)
@@ -152,7 +153,8 @@ class TransformersViT(Host):
         linear, activation = (part_of(block, path) for path in self.parts.mlp)
         if part_of(block, 'mlp.gate_proj') is not None:
             linear = activation = None
-        return sublayers(*(part_of(block, path) for path in self.parts.norms), linear, activation)
+        norm, mlp_norm = (part_of(block, path) for path in self.parts.norms)
+        return sublayers(norm, mlp_norm, linear, activation)
 
 
 def find_model(cls: type[TransformersViT], models: dict[str, Parts], path: str, module: nn.Module) -> Any:
@@ -213,7 +215,7 @@ def _nominal_grid(config: Any) -> Grid:
     if hasattr(config, 'num_patches'):
         return _pair(int(config.num_patches**0.5))
     patch = config.patch_size if hasattr(config, 'patch_size') else config.patch_stride
-    return tuple(side // stride for side, stride in zip(_pair(config.image_size), _pair(patch)))
+    return pair(side // stride for side, stride in zip(_pair(config.image_size), _pair(patch)))
 
 
 def _pair(value: Any) -> tuple[int, int]:

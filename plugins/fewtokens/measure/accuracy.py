@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class Accuracy:
 
     def save(self, path: Path) -> None:
         """Into a .npz file."""
-        arrays, kinds = {}, {}
+        arrays: dict[str, Any] = {}
+        kinds: dict[str, str] = {}
         for name, statistics in self.statistics.items():
             kinds[name] = type(statistics).__name__
             arrays |= {f'{name}/{key}': array for key, array in vars(statistics).items()}
@@ -40,7 +42,8 @@ class Accuracy:
         def named(name: str) -> dict[str, np.ndarray]:
             return {key.removeprefix(f'{name}/'): stored[key] for key in stored if key.startswith(f'{name}/')}
 
-        statistics = {name: KINDS[kind](**named(name)) for name, kind in json.loads(str(stored['kinds'])).items()}
+        statistics: dict[str, Resampled] = {}
+        statistics |= {name: KINDS[kind](**named(name)) for name, kind in json.loads(str(stored['kinds'])).items()}
         metrics = json.loads(str(stored['metrics']))
         return cls(metrics, statistics, bool(stored['finite']), named('examples'))
 

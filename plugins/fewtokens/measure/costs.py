@@ -3,9 +3,9 @@
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..attach import attach, only_host
 from ..hosts import Host
-from ..ops.grid import Grid
+from ..ops.grid import Grid, pair
 from ..reducers import Reduced, Reducer
 from .macs import counting_macs
 
@@ -42,12 +42,17 @@ class Sites:
     def depth(self) -> int:
         return len(self.grids)
 
+    def grid(self, place: int) -> Grid:
+        """That before a block where a reducer can act."""
+        return cast(Grid, self.grids[place])
+
     def share(self, reducer: Reducer) -> float:
         """MACs with this reducer as a part of the full model's, without what merging itself takes."""
         full = [0 if grid is None else grid[0] * grid[1] for grid in self.grids]
         left = list(full)
         for stage in reducer.stages():
-            for block in range(stage.after, self.ends[stage.after]):
+            after = cast(int, stage.after)
+            for block in range(after, self.ends[after]):
                 left[block] = stage.left(left[block])
         saved = sum(
             self._cost(block, many) - self._cost(block, few)
@@ -136,7 +141,7 @@ def _solve(grid: Grid, prefix: int, many: int, few: int) -> tuple[float, float]:
 
 
 def _half(grid: Grid) -> Grid:
-    return tuple(max(1, side // 2) for side in grid)
+    return pair(max(1, side // 2) for side in grid)
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class _Probe(Reducer):
 
     restores = 'update'
 
-    after: Sequence[int]
+    after: Any
     grid: Grid = (1, 1)
     halves: bool = False
     seen: dict[int, Grid | None] = dataclasses.field(default_factory=dict, repr=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -57,11 +57,16 @@ def compare_at_equal_cost(
     for kind, other in pairs:
         for ours in (row for row in rows if row.kind == kind):
             others = [row for row in rows if row.kind == other and row is not ours]
-            near = min(others, key=lambda row: abs(np.log(row.macs / ours.macs)), default=None)
-            if near is None or abs(near.macs / ours.macs - 1) > NEAR:
+            near = min(others, key=lambda row: abs(np.log(_ratio(row, ours))), default=None)
+            if near is None or abs(_ratio(near, ours) - 1) > NEAR:
                 continue
             interval = bootstrap_difference(accuracies[ours.name], accuracies[near.name], headline)
             # Where nothing is lost, a minus alone would say -0.00.
-            losses = [0 - row.differences[headline] for row in (ours, near)]
-            found.append(Comparison(ours, near, ours.macs / near.macs, *losses, losses[1] - losses[0], interval))
+            loss, other_loss = (0 - row.differences[headline] for row in (ours, near))
+            found.append(Comparison(ours, near, _ratio(ours, near), loss, other_loss, other_loss - loss, interval))
     return found
+
+
+def _ratio(one: ReportRow, other: ReportRow) -> float:
+    """Of the MACs of rows that can run."""
+    return cast(int, one.macs) / cast(int, other.macs)

@@ -7,6 +7,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def _shown(letter: str) -> str:
     return repr(letter)[1:-1] if kind in ('Cc', 'Cf', 'Zl', 'Zp') and letter not in _JOINERS else letter
 
 
-def write_whole(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
+def write_whole(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a file under another name beside `path`, then moves it into place.
 
     If writing fails, whatever was at `path` is still there and nothing else is left.
@@ -51,7 +52,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     """Writes several files: none is moved into place before all are written whole."""
     with ExitStack() as stack:
         written = {
-            path: stack.enter_context(_written(path, lambda temporary, c=content: temporary.write_bytes(c)))
+            path: stack.enter_context(_written(path, methodcaller('write_bytes', content)))
             for path, content in contents.items()
         }
         for path, temporary in written.items():
@@ -74,7 +75,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 @contextmanager
-def _written(path: Path, write: Callable[[Path], None]):
+def _written(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
     """A temporary file beside `path` that `write` has filled; gone at the end, if it wasn't moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix, name, whole = f'.{path.stem}-', None, False

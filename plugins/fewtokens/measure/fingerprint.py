@@ -2,7 +2,6 @@
 
 import hashlib
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,5 +21,5 @@ def hash_tensor(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _content(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+def _content(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..ops.grid import Grid
+from ..ops.grid import Grid, pair
 from ..reducers import BipartiteMerge, GradualUpdate, Hourglass, Reducer, SharedUpdate
 from .costs import Sites
 
@@ -99,13 +99,14 @@ class Recipe:
         if not self.method.reducer.keeps_grid:
             return self._counts(sites) if self.method.reducer is BipartiteMerge else self._shares(sites)
         options, made = dict(self.values), []
-        for grid in shrink(sites.grids[self.places[0]]):
+        make: Any = self.method.reducer
+        for grid in shrink(sites.grid(self.places[0])):
             grids = self._grids(sites, grid)
             if not self._all_act(sites, grids):
                 continue
             after, each = (self.places, grids) if len(self.places) > 1 else (self.places[0], grids[0])
             try:
-                reducer = self.method.reducer(after=after, grid=each, **options)
+                reducer = make(after=after, grid=each, **options)
             except ValueError:  # a later stage that would be finer
                 continue
             if reducer not in made:
@@ -116,24 +117,24 @@ class Recipe:
         grids = [first]
         for before, place, step in zip(self.places, self.places[1:], self.steps):
             if place < sites.ends[before]:
-                grids.append(tuple(max(1, round(step * side)) for side in grids[-1]))
+                grids.append(pair(max(1, round(step * side)) for side in grids[-1]))
                 continue
             # A region of its own, whose tokens are whole again: as fine as the first, but no finer than the one before.
-            sides = zip(first, sites.grids[self.places[0]], sites.grids[place], grids[-1])
-            grids.append(tuple(max(1, min(round(few / many * own), most)) for few, many, own, most in sides))
+            sides = zip(first, sites.grid(self.places[0]), sites.grid(place), grids[-1])
+            grids.append(pair(max(1, min(round(few / many * own), most)) for few, many, own, most in sides))
         return tuple(grids)
 
     def _all_act(self, sites: Sites, grids: tuple[Grid, ...]) -> bool:
         """Whether every stage makes fewer tokens of those that it is given."""
-        given = [sites.grids[self.places[0]]]
+        given = [sites.grid(self.places[0])]
         for before, place, grid in zip(self.places, self.places[1:], grids):
-            given.append(grid if place < sites.ends[before] else sites.grids[place])
+            given.append(grid if place < sites.ends[before] else sites.grid(place))
         return all(tuple(grid) != tuple(many) for grid, many in zip(grids, given))
 
     def _counts(self, sites: Sites) -> list[Reducer]:
         first, last = self.places
         after = tuple(range(first, last + 1))
-        tokens = sites.grids[first][0] * sites.grids[first][1]
+        tokens = sites.grid(first)[0] * sites.grid(first)[1]
         options = dict(self.values)
         return [BipartiteMerge(after, each, **options) for each in range(1, tokens // (len(after) + 1) + 1)]
 
@@ -165,10 +166,10 @@ class Recipe:
             return known and rising and places[0] in first_places(sites, self.method)
 
         for index, shift in itertools.product(range(len(self.places)), (-1, 1)):
-            places = list(self.places)
-            places[index] += shift
-            if possible(tuple(places)):
-                yield dataclasses.replace(self, places=tuple(places))
+            moved = list(self.places)
+            moved[index] += shift
+            if possible(tuple(moved)):
+                yield dataclasses.replace(self, places=tuple(moved))
         if not self.method.reducer.keeps_grid:
             return
         for index in range(len(self.places) if len(self.places) > 1 else 0):

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -142,8 +143,8 @@ def tune(
         raise ValueError(f'{type(model).__name__} is in training mode, where outputs differ by chance: call its eval()')
     bench = Bench(model, pictures, kept, call, look, batch, clock)
     search = _Search(bench, methods, say)
-    chosen = search.for_speed(target.speedup) if target.speedup else search.for_cosine(target.cosine)
-    search.sketch(bench.speedup(chosen))
+    chosen = search.for_speed(target.speedup) if target.speedup else search.for_cosine(cast(float, target.cosine))
+    search.sketch(cast(float, bench.speedup(chosen)))
     return search.sum_up(target, chosen)
 
 
@@ -252,13 +253,17 @@ class _Search:
             self.finalists = sorted(pool.items(), key=lambda each: -self.agreement(each[0]))
             (reducer, recipe), *_ = self.finalists
             self.time({reducer: recipe}, FINE)
-            if self.bench.speedup(reducer) > (1 + AIM) * speed and recipe not in refined:
+            if self._speedup(reducer) > (1 + AIM) * speed and recipe not in refined:
                 # It was thought slower: a finer grid of it may do, and agree better.
                 refined.add(recipe)
                 self.settle([recipe], speed, FINE)
             elif reducer in self.as_fast(speed):
                 return reducer
         raise self.too_slow(speed)
+
+    def _speedup(self, reducer: Reducer) -> float:
+        """Of what was timed."""
+        return cast(float, self.bench.speedup(reducer))
 
     def as_fast(self, speed: float) -> dict[Reducer, Recipe]:
         """What was timed to be as fast as asked for: if there are such, those that are little faster."""
@@ -277,13 +282,13 @@ class _Search:
                 break
             self.time(due, precision, (speed, (1 + AIM) * speed))
             for reducer, recipe in due.items():
-                bound = fast if self.bench.speedup(reducer) >= speed else slow
-                bound[recipe] = places[recipe]
+                bound = fast if self._speedup(reducer) >= speed else slow
+                bound[recipe] = cast(int, places[recipe])
 
     def _next(self, recipe: Recipe, slow: int, fast: int, speed: float) -> int | None:
         """The place on the ladder to time next, between one that is too slow and one that isn't."""
         ladder = self.ladder(recipe)
-        done = fast < len(ladder) and self.bench.speedup(ladder[fast]) <= (1 + AIM) * speed
+        done = fast < len(ladder) and self._speedup(ladder[fast]) <= (1 + AIM) * speed
         if done or fast - slow < 2:
             return None
         place = self.expected.reach(recipe, ladder, (1 + AIM / 2) * speed)
@@ -300,13 +305,12 @@ class _Search:
     def too_slow(self, speed: float) -> UnreachableError:
         """What to say when nothing is that fast: the most that is."""
         self.time_fastest()
-        timed = [reducer for reducer in self.tried if self.bench.speed(reducer) is not None]
-        most = max(timed, key=lambda reducer: self.bench.speedup(reducer))
-        spread = self.bench.speed(most).spread
-        disturbed = f'; times vary by {spread:.0%} here, as on a machine that is busy with other work'
+        timed = {reducer: found for reducer in self.tried if (found := self.bench.speed(reducer)) is not None}
+        most, found = max(timed.items(), key=lambda each: each[1].value)
+        disturbed = f'; times vary by {found.spread:.0%} here, as on a machine that is busy with other work'
         return UnreachableError(
-            f'{speed:g}x cannot be reached: the most that was measured is {self.bench.speedup(most):.2f}x, by '
-            f'{text_of(most)}{disturbed if spread > BUSY else ""}'
+            f'{speed:g}x cannot be reached: the most that was measured is {found.value:.2f}x, by {text_of(most)}'
+            f'{disturbed if found.spread > BUSY else ""}'
         )
 
     # An agreement
@@ -333,7 +337,7 @@ class _Search:
         if settings:
             self.say('their time:')
             self.time(settings, COARSE)
-        useful = {reducer: recipe for reducer, recipe in settings.items() if self.bench.speedup(reducer) > 1}
+        useful = {reducer: recipe for reducer, recipe in settings.items() if self._speedup(reducer) > 1}
         if not useful:
             raise self.too_different(wanted)
         self.time(dict(self._fastest_first(useful)[:2]), FINE)
@@ -341,7 +345,7 @@ class _Search:
         return self.finalists[0][0]
 
     def _fastest_first(self, settings: dict[Reducer, Recipe]) -> list[tuple[Reducer, Recipe]]:
-        return sorted(settings.items(), key=lambda each: -self.bench.speedup(each[0]))
+        return sorted(settings.items(), key=lambda each: -self._speedup(each[0]))
 
     def _coarsest(self, recipe: Recipe, wanted: float) -> int | None:
         """The place on the ladder of the coarsest that agrees well enough: on few pictures, then on all."""
@@ -365,14 +369,15 @@ class _Search:
         """Whether the interval of its agreement, too, lies above what is asked for."""
         if self.agreement(reducer) < wanted:
             return False
-        return _mean(self.bench.cosines(reducer, self.pictures)).low >= wanted
+        mean = _mean(self.bench.cosines(reducer, self.pictures))
+        return mean is not None and mean.low >= wanted
 
     def too_different(self, wanted: float) -> UnreachableError:
         most = max(self.tried, key=self._agreement_so_far)
         self.bench.time([most], COARSE)
         return UnreachableError(
             f'cosine >= {wanted:g} cannot be reached by anything that is faster: the nearest that was tried has '
-            f'{self._agreement_so_far(most):.4f} at {self.bench.speedup(most):.2f}x, '
+            f'{self._agreement_so_far(most):.4f} at {self._speedup(most):.2f}x, '
             f'{text_of(most)}'
         )
 
@@ -404,7 +409,7 @@ class _Search:
             lead = _mean(bench.cosines(reducer, judges) - bench.cosines(others[0], judges))
         return Tuned(
             target=target,
-            chosen=self.trial(reducer),
+            chosen=cast(Trial, self.trial(reducer)),
             trials=trials,
             runner_up=self.trial(others[0]) if others else None,
             held_out=held_out,

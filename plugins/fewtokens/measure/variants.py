@@ -1,16 +1,16 @@
 """The rows of every comparison: the host, the host with fused attention, then one row a plugin."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attachment import Attachment
 from ..plugin import Plugin, attach_plugin, kind_of, label_of
 from ..sdpa import use_sdpa
 from .environment import describe_environment
@@ -45,7 +45,8 @@ class Variant:
         return f'{label}, compiled' if label and self.compiled else label
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[Attachment | None]:
+    def applied(self, model: nn.Module) -> Iterator[Any]:
+        """The plugin at work: its attachment, None where there is no plugin."""
         with ExitStack() as stack:
             if self.sdpa:
                 stack.enter_context(use_sdpa(model))
@@ -126,7 +127,7 @@ def benchmark_rows(
             continue
         images = variant.resize(inputs)
         with variant.applied(model):
-            peak = peak_mib(lambda given=images: forward(model, given), inputs.device) / len(inputs)
+            peak = peak_mib(partial(forward, model, images), inputs.device) / len(inputs)
         rows[variant.name] = replace(rows[variant.name], peak_mib=peak)
     with ExitStack() as stack:
         # What is attached or removed throws away all that was compiled: then each has a model of its own, for good.
@@ -159,7 +160,8 @@ def _time(
     def call() -> Any:
         return forward(own.get(current[0], model), sized[current[0]])
 
-    contexts = {variant.name: (lambda v=variant: context(v)) for variant in variants}
+    contexts: dict[str, Callable[[], AbstractContextManager]]
+    contexts = {variant.name: partial(context, variant) for variant in variants}
     return time_interleaved(contexts, call, FUSED, rounds, warmup, inputs.device)
 
 

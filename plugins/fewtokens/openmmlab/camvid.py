@@ -37,6 +37,8 @@ class CamVidDataset(BaseSegDataset):
         ],
     )  # fmt: skip
 
+    img_suffix: str | None
+
     def __init__(self, img_suffix: str | None = None, seg_map_suffix: str = '.png', **kwargs) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 

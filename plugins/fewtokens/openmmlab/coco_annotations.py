@@ -48,7 +48,7 @@ def check_annotations(config: Config) -> None:
         _check_truth(truth, content, path, data, evaluator)
 
 
-def _coco_class(config: Config, dataset: Config) -> type | None:
+def _coco_class(config: Config, dataset: Config) -> Any:
     """mmdet's class of a data set that is read as COCO is."""
     if config.get('default_scope') != 'mmdet':
         return None

@@ -55,7 +55,7 @@ class FastCocoMetric(CocoMetric):
         predictions = [prediction for _, prediction in results]
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
         self.img_ids = sorted({prediction['img_id'] for prediction in predictions})
-        found = {}
+        found: dict[str, float] = {}
         for kind in self.metrics:
             self._evaluations[kind] = evaluation = self._evaluate(self._as_coco(predictions, kind), kind)
             found |= {f'{kind}_{name}': value for name, value in zip(NAMES, summarize(evaluation))}
@@ -141,11 +141,14 @@ def match_detections(evaluation: COCOeval) -> Detections:
         scores = np.array([detection['score'] for detection in found[place]])
         scores = scores[np.argsort(-scores, kind='stable')][:AT_MOST]
         if len(scores):
-            overlaps = np.reshape(evaluation.ious[place], (-1, len(crowd)))[:AT_MOST] if len(crowd) else None
-            outcomes = match(overlaps, crowd, p.iouThrs) if len(crowd) else np.zeros((len(scores), len(p.iouThrs)))
+            outcomes = np.zeros((len(scores), len(p.iouThrs)))
+            if len(crowd):
+                overlaps = np.reshape(evaluation.ious[place], (-1, len(crowd)))[:AT_MOST]
+                outcomes = match(overlaps, crowd, p.iouThrs)
             parts.append((scores, np.full(len(scores), i), np.full(len(scores), c), outcomes.astype(np.int8)))
     columns = zip(*parts) if parts else ([np.zeros(0)], [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros((0, 10))])
-    return Detections(*(np.concatenate(column) for column in columns), objects)
+    ranked, images, classes, matches = (np.concatenate(column) for column in columns)
+    return Detections(ranked, images, classes, matches, objects)
 
 
 def match(overlaps: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -23,14 +23,21 @@ def provide_compiled_ops() -> bool:
         return False
     module = types.ModuleType('mmcv._ext', provide_compiled_ops.__doc__)
     module.__spec__ = ModuleSpec('mmcv._ext', loader=None)
-    module.is_fewtokens_stand_in = True
-    module.nms = _nms
-    module.roi_align_forward = _roi_align_forward
-    module.roi_align_backward = _roi_align_backward
-    module.get_compiler_version = module.get_compiling_cuda_version = lambda: 'none: mmcv has no compiled ops here'
-    module.__getattr__ = _missing
+    vars(module).update(
+        is_fewtokens_stand_in=True,
+        nms=_nms,
+        roi_align_forward=_roi_align_forward,
+        roi_align_backward=_roi_align_backward,
+        get_compiler_version=_version,
+        get_compiling_cuda_version=_version,
+        __getattr__=_missing,
+    )
     sys.modules['mmcv._ext'] = module
     return True
+
+
+def _version() -> str:
+    return 'none: mmcv has no compiled ops here'
 
 
 def _missing(name: str):

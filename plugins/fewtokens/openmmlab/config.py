@@ -138,9 +138,10 @@ def config_path(name: str) -> Path:
 
 
 def _package_configs(package: str) -> Path:
-    if package not in PACKAGES or find_spec(package) is None:
+    spec = find_spec(package) if package in PACKAGES else None
+    if spec is None or spec.origin is None:
         raise FileNotFoundError(f'configs come from {", ".join(PACKAGES)}, where installed; {package!r} is not there')
-    return Path(find_spec(package).origin).parent / '.mim' / 'configs'
+    return Path(spec.origin).parent / '.mim' / 'configs'
 
 
 def list_evaluators(setting: Any) -> list[Any]:

@@ -127,9 +127,13 @@ def check_training(dataset: Any, skip: bool = False, workers: int = 0) -> list[s
         ValueError: a file is missing, or no sample can be read.
     """
     if isinstance(dataset, BaseDataset):
-        skipped = check_samples(dataset, skip, workers) if skip else check_paths(dataset)
+        skipped: list[str] = []
+        if skip:
+            skipped = check_samples(dataset, skip, workers)
+        else:
+            check_paths(dataset)
         name_files(dataset, HINT)
-        return skipped or []
+        return skipped
     for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
         if part is not None:
             check_training(part)

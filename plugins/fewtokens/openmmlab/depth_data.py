@@ -59,7 +59,8 @@ class DepthDataset(BaseDataset):
             pair = self.read_line(line)
             if pair is not None:
                 # Some lists begin their paths with a slash.
-                yield tuple(name.lstrip('/') for name in pair)
+                picture, depth = pair
+                yield picture.lstrip('/'), depth.lstrip('/')
 
     def read_line(self, words: list[str]) -> tuple[str, str] | None:
         """A picture and its depth map; None where there is none."""
@@ -112,7 +113,7 @@ class KITTIDepthDataset(DepthDataset):
         picture = self._picture(words)
         depth = self._place(self.depth_of(picture))
         self._without += depth is None
-        return depth and (picture, depth)
+        return (picture, depth) if depth else None
 
     def _picture(self, words: list[str]) -> str:
         if len(words) == 3 and words[1].isdigit() and words[2] in ('l', 'r'):
@@ -175,6 +176,8 @@ class KBCrop(BaseTransform):
 @TRANSFORMS.register_module()
 class PackDepthInputs(PackSegInputs):
     """mmseg's PackSegInputs with what evaluation must know of a depth map: its file, its picture's name, the crop."""
+
+    meta_keys: tuple[str, ...]
 
     def __init__(self, meta_keys: tuple[str, ...] = ()) -> None:
         super().__init__()

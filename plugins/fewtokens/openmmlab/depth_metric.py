@@ -77,7 +77,7 @@ class MonocularDepthMetric(BaseMetric):
             )
             self.results.append(self.measure(predicted, true, str(sample.get('img_path'))))
             if self.output_dir:
-                self._write(predicted, sample)
+                self._write(self.output_dir, predicted, sample)
 
     def measure(self, predicted: np.ndarray, true: np.ndarray, name: str) -> np.ndarray:
         """`MEASURES` of one image, from maps [H, W] in metres.
@@ -104,10 +104,10 @@ class MonocularDepthMetric(BaseMetric):
         self.statistics = {name: Means(table[:, MEASURES.index(name)]) for name in INTERVALS}
         return dict(zip(MEASURES, table.mean(axis=0).tolist()))
 
-    def _write(self, predicted: np.ndarray, sample: dict) -> None:
+    def _write(self, folder: Path, predicted: np.ndarray, sample: dict) -> None:
         # Frames of different drives have the same names.
         name = sample.get('name') or Path(sample['img_path']).name
-        path = self.output_dir / Path(str(name).replace('/', '_')).with_suffix('.png')
+        path = folder / Path(str(name).replace('/', '_')).with_suffix('.png')
         pixels = np.nan_to_num(predicted * self.png_scale).round().clip(0, 65535).astype(np.uint16)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda temporary: temporary.write_bytes(cv2.imencode('.png', pixels)[1].tobytes()))
@@ -121,7 +121,8 @@ def crop_of(crop: str | None, size: tuple[int, int]) -> Slices:
         if tuple(size) != NYU_SIZE:
             raise ValueError(f"crop='nyu-eigen' is of maps of 640 x 480 pixels: there is one of {size[1]} x {size[0]}")
         return NYU_CROP
-    return tuple(slice(*(int(share * side) for share in part)) for part, side in zip(SHARES[crop], size))
+    rows, columns = (slice(*(int(share * side) for share in part)) for part, side in zip(SHARES[crop], size))
+    return rows, columns
 
 
 def align(predicted: np.ndarray, true: np.ndarray, how: str | None) -> np.ndarray:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.config import Config
@@ -125,9 +125,12 @@ def effect(reduction: Reduction | Clustered, model: nn.Module, image: Tensor | N
 
     MACs are for an image [1, 3, H, W], or for a video.
     """
-    before, after = reduction.token_counts
+    before, after = cast(tuple[int, int], reduction.token_counts)
     unchanged = f', {reduction.skipped} unchanged' if reduction.skipped else ''
-    host, reduced = _clustered_macs(reduction, model) if image is None else _reduced_macs(reduction, model, image)
+    if isinstance(reduction, Clustered):
+        host, reduced = _clustered_macs(reduction, model)
+    else:
+        host, reduced = _reduced_macs(reduction, model, image)
     saved = f'{format_gmacs(host)} GMACs became {format_gmacs(reduced)}, {1 - reduced / host:.0%} saved'
     return (
         f'{reduction.reducer}: {before} tokens became {after} after block {reduction.reducer.after} in '
@@ -143,7 +146,7 @@ def _reduced_macs(reduction: Reduction, model: nn.Module, image: Tensor) -> list
 
 def _clustered_macs(clustered: Clustered, model: nn.Module) -> tuple[int, int]:
     # Clustering looks at its tokens: on the meta device there are none.
-    inputs = torch.randn(1, *clustered.input_shape[1:], device=next(model.parameters()).device)
+    inputs = torch.randn(1, *cast(tuple[int, ...], clustered.input_shape)[1:], device=next(model.parameters()).device)
     encoder = find_encoder(model)
     with encoder.using(None):
         host = count_macs(model, inputs)

@@ -1,8 +1,8 @@
 """Loading a sample's files so that whatever is wrong with one of them is an error that names it."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 from mmengine import fileio
@@ -68,7 +68,7 @@ class NamedLoading:
         hint: ends the messages.
     """
 
-    def __init__(self, step: Callable[[dict], dict | None], dataset: BaseDataset, hint: str = '') -> None:
+    def __init__(self, step: Any, dataset: BaseDataset, hint: str = '') -> None:
         self.step, self.hint = step, hint
         self.labels = LabelRange(dataset) if hasattr(dataset, 'reduce_zero_label') else None
         self.sized = hasattr(dataset, 'COCOAPI')
@@ -84,9 +84,9 @@ class NamedLoading:
         except Exception as error:  # noqa: BLE001  decoders raise whatever they like at a damaged file
             problem = self._misfit(sample) or f'{self._named(sample)} cannot be read ({_reason(error)})'
             raise ValueError(f'{problem}{self.hint}') from error
-        problem = self._problem(loaded) if loaded else None
-        if problem:
-            raise ValueError(f'{problem}{self.hint}')
+        wrong = self._problem(loaded) if loaded else None
+        if wrong:
+            raise ValueError(f'{wrong}{self.hint}')
         return loaded
 
     def _named(self, sample: dict) -> str:
@@ -169,14 +169,14 @@ class LabelRange:
         names = dataset.metainfo.get('classes')
         self.classes = None if names is None else len(names)
         self.first = int(dataset.reduce_zero_label)
-        self.in_file = len(dataset.label_map or ()) or self.classes
+        self.in_file = cast(int, len(dataset.label_map or ()) or self.classes)
         # mmseg's own mapping ignores pixels as 255, whatever the setting.
         self.ignored = sorted({255, dataset.ignore_index})
 
     def wrong(self, labels: np.ndarray) -> np.ndarray:
         """The values among labels [H, W], as they were loaded, that are neither a class nor ignored."""
         values = np.flatnonzero(np.bincount(labels.ravel())) if labels.dtype == np.uint8 else np.unique(labels)
-        return values[((values < 0) | (values >= self.classes)) & ~np.isin(values, self.ignored)]
+        return values[((values < 0) | (values >= cast(int, self.classes))) & ~np.isin(values, self.ignored)]
 
     def wrong_in_file(self, raw: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The same as the file has them, with those that eight bits can't hold."""

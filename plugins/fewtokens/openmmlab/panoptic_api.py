@@ -20,11 +20,11 @@ def provide_panoptic_api() -> bool:
         return getattr(sys.modules['panopticapi'], 'is_fewtokens_stand_in', False)
     if importlib.util.find_spec('panopticapi') is not None:
         return False
-    package = _module('panopticapi')
-    package.__path__ = []
-    package.is_fewtokens_stand_in = True
-    package.utils = _module('panopticapi.utils', rgb2id=rgb_to_ids, id2rgb=ids_to_rgb)
-    package.evaluation = _module('panopticapi.evaluation', PQStat=PanopticCounts, VOID=0, OFFSET=2**24)
+    package = _module('panopticapi', __path__=[], is_fewtokens_stand_in=True)
+    vars(package).update(
+        utils=_module('panopticapi.utils', rgb2id=rgb_to_ids, id2rgb=ids_to_rgb),
+        evaluation=_module('panopticapi.evaluation', PQStat=PanopticCounts, VOID=0, OFFSET=2**24),
+    )
     return True
 
 

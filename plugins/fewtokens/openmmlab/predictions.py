@@ -80,7 +80,8 @@ def complete_metainfo(known: dict[str, Any] | None, config: Config) -> dict[str,
 def _predict(
     model: nn.Module, variants: list[Variant], file: Path, batch: dict[str, Any], metainfo: dict[str, Any], out: Path
 ) -> Prediction:
-    milliseconds, reduced, painted = [], [], []
+    milliseconds, reduced = [], []
+    painted: list[np.ndarray] = []
     for variant in variants:
         start = time.perf_counter()
         (seen,) = look(model, variant, batch)

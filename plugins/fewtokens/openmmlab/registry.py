@@ -69,7 +69,7 @@ def as_text(setting: Any) -> str:
     kind = setting['type']
     options = ', '.join(f'{name}={value!r}' for name, value in _options(setting).items())
     # Configs may name a class by its module as well.
-    return f'{getattr(kind, "__name__", kind).rpartition(".")[2]}({options})'
+    return f'{str(getattr(kind, "__name__", kind)).rpartition(".")[2]}({options})'
 
 
 def _build(cls: type, options: dict[str, Any]) -> Plugin:

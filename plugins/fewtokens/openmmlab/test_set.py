@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ..measure.accuracy import Accuracy
 from ..measure.files import write_whole
 from ..measure.progress import progress_bar
+from ..measure.resampling import Resampled
 from ..measure.variants import Variant
 from ..version import __version__
 from .config import list_evaluators
@@ -73,7 +75,8 @@ class TestSet:
                 finite &= all(map(_is_finite, samples))
                 evaluator.process(data_samples=samples, data_batch=batch)
                 bar.update()
-        statistics, examples = {}, {}
+        statistics: dict[str, Resampled] = {}
+        examples: dict[str, np.ndarray] = {}
         for metric in evaluator.metrics:
             statistics |= collect_statistics(metric)
         with quiet_log():

@@ -11,5 +11,5 @@ def while_compiling(function: Function) -> Function:
 
     As torch.compiler.assume_constant_result, which would import the compiler for everybody.
     """
-    function._dynamo_marked_constant = True
+    vars(function)['_dynamo_marked_constant'] = True
     return function

@@ -170,6 +170,7 @@ def _graph(points: Tensor, graph: str, sigma: float, knn: int | None, positions:
             linked[i] = row <= row.sort().values[min(knn or 10, len(row)) - 1]
         squared = squared.masked_fill(linked + linked.T == 0, torch.inf)
     if window is not None:
+        assert positions is not None
         apart = (positions[:, None] - positions[None]).abs() > torch.as_tensor(window)
         squared = squared.masked_fill(apart.any(dim=2), torch.inf)
     if graph != 'knn':

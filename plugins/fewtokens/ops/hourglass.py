@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .backend import use_kernels
-from .grid import Grid
+from .grid import Grid, pair
 from .labels import flat_rows
 from .precision import in_float32, widen
 from .tiles import check_clustering, kernels_fit, make_tiles, pool_tokens
@@ -69,7 +69,7 @@ def _cluster(
 ) -> tuple[Tensor, Tensor]:
     if isinstance(temperature, Tensor):
         temperature = temperature.view(-1, 1, 1, 1)
-    tiles = make_tiles(tuple(grid), tuple(clusters), window, x.device)
+    tiles = make_tiles(pair(grid), pair(clusters), window, x.device)
     tiled = tiles.gather(x)
     fixed = tiled.detach()
     centers = pool_tokens(x, grid, clusters)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .backend import use_kernels
-from .grid import Grid
+from .grid import Grid, pair
 from .labels import mean_by_label, sum_by_label, take_by_label
 from .precision import in_float32
 from .temperature import temperature_of
@@ -132,7 +132,7 @@ def _merge(
 
 
 def _assign(x: Tensor, grid: Grid, clusters: Grid, iters: int, window: int) -> tuple[Tensor, Tensor]:
-    tiles = make_tiles(tuple(grid), tuple(clusters), window, x.device)
+    tiles = make_tiles(pair(grid), pair(clusters), window, x.device)
     tiled = tiles.gather(x)
     centers = pool_tokens(x, grid, clusters)
     similar = tiles.similarities(tiled, centers)

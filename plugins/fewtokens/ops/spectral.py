@@ -66,7 +66,7 @@ def spectral_medoids(
     near = finite[:, :, None] & finite[:, None, :]
     if graph in ('heat', 'knn'):
         near &= ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-    links = near if window is None else near & _within(positions.to(x.device), window)
+    links = near if window is None or positions is None else near & _within(positions.to(x.device), window)
     knn = 10 if knn is None else knn
     if graph == 'heat_knn':
         links = links & _among_nearest(x, near, knn)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .grid import Grid
+from .grid import Grid, pair
 from .precision import in_float32
 from .tiles import Tiles, check_clustering, make_tiles, pool_tokens
 
@@ -21,7 +21,7 @@ def fitting_temperature(x: Tensor, grid: Grid, clusters: Grid, window: int) -> T
     """
     check_clustering(x, grid, clusters, 0, window)
     x = x.detach()
-    tiles = make_tiles(tuple(grid), tuple(clusters), window, x.device)
+    tiles = make_tiles(pair(grid), pair(clusters), window, x.device)
     similar = tiles.similarities(tiles.gather(x), pool_tokens(x, grid, clusters))
     return temperature_of(x, similar, tiles)[:, :, None]
 

@@ -74,7 +74,8 @@ class Tiles:
 
 
 def make_tiles(grid: Grid, clusters: Grid, window: int, device: torch.device) -> Tiles:
-    return Tiles(*_tile_tables(grid, clusters, window, device=device), n_centers=clusters[0] * clusters[1])
+    tokens, real, candidates, forbidden, positions = _tile_tables(grid, clusters, window, device=device)
+    return Tiles(tokens, real, candidates, forbidden, positions, clusters[0] * clusters[1])
 
 
 @kept

@@ -28,16 +28,16 @@ class AvgPool(Reducer):
         check_until(self.until, self.after, ('auto', 'head', 'backbone'))
 
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
-        if not reduces(self.grid, grid):
+        if grid is None or not reduces(self._grid, grid):
             return None
         rows, columns = (
-            torch.arange(size, device=tokens.device) * cells // size for size, cells in zip(grid, self.grid)
+            torch.arange(size, device=tokens.device) * cells // size for size, cells in zip(grid, self._grid)
         )
-        labels = (rows[:, None] * self.grid[1] + columns).flatten().expand(tokens.shape[0], -1)
-        return Reduced(in_float32(pool_tokens)(tokens, grid, self.grid), labels, grid, self.grid)
+        labels = (rows[:, None] * self._grid[1] + columns).flatten().expand(tokens.shape[0], -1)
+        return Reduced(in_float32(pool_tokens)(tokens, grid, self._grid), labels, grid, self._grid)
 
     def restore(self, tokens: Tensor, record: Grid) -> Tensor:
-        return _interpolate(tokens, self.grid, record)
+        return _interpolate(tokens, self._grid, record)
 
 
 @in_float32

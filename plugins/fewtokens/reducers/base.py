@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -51,6 +51,16 @@ class Reducer:
     spread = False
     """Whether blocks are told how far a token's members lie apart."""
 
+    if TYPE_CHECKING:  # A method that keeps no grid has none.
+
+        @property
+        def grid(self) -> Any: ...
+
+    @property
+    def _grid(self) -> Grid:
+        """A stage's `grid`."""
+        return self.grid
+
     def stages(self) -> tuple['Reducer', ...]:
         """One reducer for each place the method acts at, in order, each with an integer `after`."""
         return (self,)
@@ -63,7 +73,7 @@ class Reducer:
 
     def left(self, tokens: int) -> int:
         """How many of a stage's tokens are left by it: as many as its grid has, where it doesn't say otherwise."""
-        return self.grid[0] * self.grid[1]
+        return self._grid[0] * self._grid[1]
 
     def misfit(self, tokens: Tensor, grid: Grid | None) -> str | None:
         """In what way the settings ruin these tokens, None if they don't. Reads values back: asked once a model."""
@@ -84,10 +94,10 @@ def fits(clusters: Grid, grid: Grid | None) -> bool:
 
 def reduces(clusters: Grid, grid: Grid | None) -> bool:
     """Whether a grid has more tokens than clusters, and no fewer in either direction."""
-    return fits(clusters, grid) and tuple(clusters) != tuple(grid)
+    return grid is not None and fits(clusters, grid) and tuple(clusters) != tuple(grid)
 
 
-def as_grid(value: int | Sequence[int]) -> Grid:
+def as_grid(value: Any) -> Grid:
     """An integer means a square. Raises a ValueError for what is no grid."""
     grid = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(grid) != 2 or not all(isinstance(side, int) and side >= 1 for side in grid):
@@ -95,7 +105,7 @@ def as_grid(value: int | Sequence[int]) -> Grid:
     return grid
 
 
-def check_after(after: int) -> None:
+def check_after(after: Any) -> None:
     if not isinstance(after, int) or isinstance(after, bool) or after < 0:
         raise ValueError(f'after={after!r} must be a number of blocks, 0 or more')
 

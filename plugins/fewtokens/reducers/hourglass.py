@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from torch import Tensor
 
@@ -59,16 +60,17 @@ class Hourglass(Reducer):
         temperature = self.temperature
         if temperature is None:
             temperature = self._fitting(tokens, grid)
-        centers, labels = cluster_widely(tokens, grid, self.grid, self.iters, self.window, temperature)
+        assert self.iters is not None and self.k is not None  # the host's defaults by now
+        centers, labels = cluster_widely(tokens, grid, self._grid, self.iters, self.window, temperature)
         weights = reconstruction_weights(tokens, centers, self.k, temperature, self.normalize)
-        return Reduced(centers.to(tokens.dtype), labels, weights, self.grid)
+        return Reduced(centers.to(tokens.dtype), labels, weights, self._grid)
 
-    def _reduces(self, grid: Grid | None) -> bool:
-        return grid is not None and self.grid[0] * self.grid[1] < grid[0] * grid[1]
+    def _reduces(self, grid: Grid | None) -> TypeGuard[Grid]:
+        return grid is not None and self._grid[0] * self._grid[1] < grid[0] * grid[1]
 
     def _fitting(self, tokens: Tensor, grid: Grid) -> Tensor:
         # Reconstruction shares it, and wants it lower than clustering alone would.
-        return fitting_temperature(tokens, grid, self.grid, self.window) / 2
+        return fitting_temperature(tokens, grid, self._grid, self.window) / 2
 
     def misfit(self, tokens: Tensor, grid: Grid | None) -> str | None:
         if self.temperature is None or not self._reduces(grid):

@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor
 
@@ -72,12 +72,13 @@ class SharedUpdate(Reducer):
         if not isinstance(self.grid, Sequence) or not 1 <= len(self.after) == len(self.grid):
             raise ValueError(f'after={self.after!r} and grid={self.grid!r} must be equally long')
         object.__setattr__(self, 'after', tuple(self.after))
-        object.__setattr__(self, 'grid', tuple(map(as_grid, self.grid)))
+        grids = tuple(map(as_grid, self.grid))
+        object.__setattr__(self, 'grid', grids)
         for after in self.after:
             check_after(after)
         check_increasing(self.after)
         check_until(self.until, self.after, ('backbone',))
-        for finer, coarser in zip(self.grid, self.grid[1:]):
+        for finer, coarser in zip(grids, grids[1:]):
             if not fits(coarser, finer):
                 raise ValueError(
                     f'grid={self.grid}: a later stage must not be finer, and {coarser} is finer than {finer}'
@@ -86,14 +87,16 @@ class SharedUpdate(Reducer):
     def stages(self) -> tuple['SharedUpdate', ...]:
         if isinstance(self.after, int):
             return (self,)
-        return tuple(replace(self, after=after, grid=grid) for after, grid in zip(self.after, self.grid))
+        grids = cast(Sequence[Grid], self.grid)
+        return tuple(replace(self, after=after, grid=grid) for after, grid in zip(self.after, grids))
 
     def reduce(self, tokens: Tensor, grid: Grid | None, sizes: Tensor | None = None) -> Reduced | None:
-        if not reduces(self.grid, grid):
+        clusters = cast(Grid, self.grid)
+        if grid is None or not reduces(clusters, grid):
             return None
-        centers, labels, merged, spreads = merge_lengthened(tokens, grid, self.grid, self.iters, self.window, sizes)
+        centers, labels, merged, spreads = merge_lengthened(tokens, grid, clusters, self.iters, self.window, sizes)
         record = Update(tokens, centers, labels)
-        return Reduced(centers, labels, record, self.grid, merged, spreads if self.spread else None)
+        return Reduced(centers, labels, record, clusters, merged, spreads if self.spread else None)
 
     def restore(self, tokens: Tensor, record: Update) -> Tensor:
         return record.restore(tokens)

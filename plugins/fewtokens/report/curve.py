@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def draw_curve(rows: Sequence[ReportRow], headline: str) -> bytes:
 def plot_curve(rows: Sequence[ReportRow], headline: str) -> Figure:
     figure = Figure(figsize=(12, 5.2))
     all_rows, close_up = figure.subplots(1, 2, width_ratios=(1, 2))
-    near = sorted((row for row in rows if row.differences[headline] > -NEAR), key=lambda row: row.speedup)
+    near = sorted((row for row in rows if row.differences[headline] > -NEAR), key=attrgetter('speedup'))
     for axes, shown in ((all_rows, rows), (close_up, near)):
         _plot(axes, shown, headline)
         axes.axhline(rows[0].metrics[headline], color='grey', lw=0.8, ls=':')
@@ -91,6 +92,6 @@ def _reach(row: ReportRow, headline: str) -> tuple[float, float]:
 def _by_kind(rows: Sequence[ReportRow]) -> dict[str, list[ReportRow]]:
     """Rows of one method together, slowest first."""
     kinds: dict[str, list[ReportRow]] = {}
-    for row in sorted(rows, key=lambda row: row.speedup):
+    for row in sorted(rows, key=attrgetter('speedup')):
         kinds.setdefault(row.kind, []).append(row)
     return kinds

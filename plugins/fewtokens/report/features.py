@@ -106,7 +106,7 @@ def with_metrics(rows: Sequence[Row], metrics: Sequence[dict[str, float]]) -> li
     return reported
 
 
-def plot_by_block(rows: Sequence[Row], cosines: Sequence[np.ndarray]) -> Figure:
+def plot_by_block(rows: Sequence[Row], cosines: Sequence[np.ndarray] | np.ndarray) -> Figure:
     """How far features have moved after each block, a line a row."""
     figure = Figure(figsize=(12, 4.4))
     axes = figure.subplots()

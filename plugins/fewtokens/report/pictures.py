@@ -1,6 +1,7 @@
 """Pictures of label maps, of depths and of clusters, at an image's size."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ def paint_depth(depth: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
     """
     known = np.isfinite(depth) & (depth > 0)
     logs = np.log(np.where(known, depth, bounds[1]).clip(*bounds) / bounds[0]) / np.log(bounds[1] / bounds[0])
-    nearness = np.where(known, FARTHEST + (255 - FARTHEST) * (1 - logs), 0).round().astype(np.uint8)
+    nearness: np.ndarray = np.where(known, FARTHEST + (255 - FARTHEST) * (1 - logs), 0).round().astype(np.uint8)
     if 0 < known.mean() < FEW:
         nearness = cv2.dilate(nearness, np.ones((3, 3), np.uint8))
     coloured = cv2.applyColorMap(nearness, cv2.COLORMAP_TURBO)[..., ::-1]
@@ -90,7 +91,7 @@ def draw_clusters(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 def read_rgb(path: str, size: tuple[int, int]) -> np.ndarray:
     """An image file as RGB [H, W, 3] uint8, resized to (H, W)."""
     # OpenCV's own reading takes no names that aren't UTF-8.
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    pixels: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)[..., ::-1]
 
 

@@ -17,7 +17,9 @@ def format_table(rows: Sequence[Row]) -> str:
     lines = [header]
     for row in rows:
         accuracy = [format_metric(name, row.metrics[name]) for name in headlines]
-        computed = ['-', '-'] if row.macs is None else [format_gmacs(row.macs), f'{row.macs / host:.3f}']
+        computed = ['-', '-']
+        if row.macs is not None and host is not None:
+            computed = [format_gmacs(row.macs), f'{row.macs / host:.3f}']
         spread = '-' if row.ms is None else f'{row.ms_p20:.1f}-{row.ms_p80:.1f}'
         time = 'cannot run' if row.failure else _number(row.ms, '.1f')
         measured = [time, spread, _number(row.speedup, '.2f'), _number(row.peak_mib, '.0f')]

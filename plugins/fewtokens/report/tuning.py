@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from matplotlib.figure import Figure as Canvas
 
@@ -56,7 +56,7 @@ def config_lines(reducer: Reducer, sdpa: bool) -> list[str]:
 
 def describe_tuned(tuned: Tuned, lines: Sequence[str], environment: dict[str, Any]) -> str:
     """The choice, its plugin lines, and how sure it is."""
-    chosen, speed = tuned.chosen, tuned.chosen.speed
+    chosen, speed = tuned.chosen, cast(Figure, tuned.chosen.speed)  # it was timed
     searched, held_out = tuned.pictures
     full, reduced = tuned.milliseconds
     told = [
@@ -194,7 +194,7 @@ def plot_frontier(tuned: Tuned) -> Canvas:
 
 
 def _mark_choice(axes: Any, tuned: Tuned) -> None:
-    chosen, speed = tuned.chosen, tuned.chosen.speed
+    chosen, speed = tuned.chosen, cast(Figure, tuned.chosen.speed)  # it was timed
     mean = chosen.agreement
     axes.errorbar(
         [speed.value],

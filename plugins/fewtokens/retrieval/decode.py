@@ -1,7 +1,7 @@
 """Frames of a video file, read by PyAV or decord."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,7 +50,8 @@ def open_video(path: str | os.PathLike, decoder: str = 'auto') -> Reader:
         raise VideoError(f'{shown(path)}: {"is not a file" if path.exists() else "there is no such video"}')
     if path.stat().st_size == 0:
         raise VideoError(f'{shown(path)}: the file is empty')
-    return {'decord': _DecordReader, 'pyav': _PyAVReader}[DEFAULT if decoder == 'auto' else decoder](path)
+    readers: dict[str, Callable[[Path], Reader]] = {'decord': _DecordReader, 'pyav': _PyAVReader}
+    return readers[DEFAULT if decoder == 'auto' else decoder](path)
 
 
 class _DecordReader:
@@ -155,23 +156,24 @@ class _PyAVReader:
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         indices = _checked(indices, len(self))
         wanted = sorted(set(indices))
-        pictures = self._decode(wanted, seek=True) if self._times else {}
+        pictures = self._decode(wanted, self._times) if self._times else {}
         if len(pictures) < len(wanted):  # seeking ended too late in the file
-            pictures = self._decode(wanted, seek=False)
+            pictures = self._decode(wanted, None)
         lost = [index for index in wanted if index not in pictures]
         if lost:
             raise VideoError(f'{shown(self.path)}: frame {lost[0]} of {len(self)} cannot be decoded')
         return np.stack([pictures[index] for index in indices])
 
-    def _decode(self, wanted: list[int], seek: bool) -> dict[int, np.ndarray]:
+    def _decode(self, wanted: list[int], times: list[Any] | None) -> dict[int, np.ndarray]:
+        """Frames as far as they are found; times of all frames, to seek by."""
         pictures: dict[int, np.ndarray] = {}
         with self._stream() as (container, stream):
             numbered = self._numbered(container, stream)
             reformatter = self._reformatter()  # kept for all frames: making one takes longer than its work
             here = -1
             for index in wanted:
-                if seek and (keyframe := self._keyframe_before(index)) > max(here, 0):
-                    container.seek(self._times[keyframe], stream=stream)
+                if times and (keyframe := self._keyframe_before(times, index)) > max(here, 0):
+                    container.seek(times[keyframe], stream=stream)
                     numbered = self._numbered(container, stream)
                 for here, frame in numbered:
                     if here == index:
@@ -183,10 +185,10 @@ class _PyAVReader:
                         break
         return pictures
 
-    def _keyframe_before(self, index: int) -> int:
+    def _keyframe_before(self, times: list[Any], index: int) -> int:
         """The number of the last frame up to this one that decoding can start from."""
-        known = np.searchsorted(self._keyframes, self._times[index], side='right')
-        return int(np.searchsorted(self._times, self._keyframes[known - 1])) if known else 0
+        known = np.searchsorted(self._keyframes, times[index], side='right')
+        return int(np.searchsorted(times, self._keyframes[known - 1])) if known else 0
 
     def _numbered(self, container: Any, stream: Any) -> Iterator[tuple[int, Any]]:
         if self._times is None:

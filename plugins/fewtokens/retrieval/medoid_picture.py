@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -49,7 +50,8 @@ def find_medoids(encoder: VideoEncoder, video: Tensor) -> Medoids:
     patches = tokens[0, :, prefix:]
     kept = np.zeros(patches.shape[:2], bool)
     segments: dict[int, list[int]] = {}
-    for places, members in group_segments(torch.ones(1, len(patches), dtype=torch.bool), clustering.segments):
+    whole = torch.ones(1, len(patches), dtype=torch.bool)
+    for places, members in group_segments(whole, cast(int, clustering.segments)):
         together = patches[members].flatten(1, 2)
         for place, frames, medoids in zip(places.tolist(), members, _choose(clustering, together, members, grid)):
             segments[place] = frames.tolist()
@@ -66,7 +68,7 @@ def _choose(clustering: SegmentClustering, patches: Tensor, frames: Tensor, grid
     return clustering.medoids(patches, frames.shape[1], grid)[0]
 
 
-def draw_medoids(frames: np.ndarray, medoids: Medoids, times: Sequence[float], title: str) -> np.ndarray:
+def draw_medoids(frames: np.ndarray, medoids: Medoids, times: Sequence[float] | np.ndarray, title: str) -> np.ndarray:
     """Draws a row of frames for each segment: kept tokens bright and framed, the others dark.
 
     Args:
@@ -89,7 +91,7 @@ def draw_medoids(frames: np.ndarray, medoids: Medoids, times: Sequence[float], t
 
 
 def _segment(
-    number: int, members: list[int], frames: np.ndarray, kept: np.ndarray, times: Sequence[float]
+    number: int, members: list[int], frames: np.ndarray, kept: np.ndarray, times: Sequence[float] | np.ndarray
 ) -> np.ndarray:
     if not members:  # a video with fewer frames than segments
         return np.full((0, 1, 3), 255, np.uint8)

@@ -6,7 +6,7 @@ import os
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ class LoadFrames:
         described = [os.path.abspath(path), status.st_size, status.st_mtime_ns, seconds, taken]
         described += [self.rate, self.size, self.decoder]
         name = hashlib.sha256(json.dumps(described).encode()).hexdigest()
-        return self.cache_dir / name[:2] / f'{name[2:]}.npz'
+        return cast(Path, self.cache_dir) / name[:2] / f'{name[2:]}.npz'
 
 
 @TRANSFORMS.register_module()

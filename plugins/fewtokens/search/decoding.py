@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
@@ -29,7 +29,7 @@ _LONGEST = 10.0**6
 
 def decode_videos(
     paths: Sequence[Path], load: Load, workers: int, time_limit: float = TIME_LIMIT, ahead: int = 1
-) -> Iterator[np.ndarray | str]:
+) -> Generator[np.ndarray | str, None, None]:
     """Frames [T, H, W, 3] uint8 of each video in order, or the reason why there are none.
 
     Args:
@@ -78,10 +78,11 @@ class _Decoder:
     _starting = threading.Lock()
     """A process that starts holds the pipes that are open: none may be between being made and being closed here."""
 
+    _process: Process
+    _pipe: Connection
+
     def __init__(self, load: Load, time_limit: float) -> None:
         self.load, self.time_limit = load, time_limit
-        self._process: Process | None = None
-        self._pipe: Connection | None = None
         self._closed = False
         self._start()
 

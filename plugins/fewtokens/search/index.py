@@ -151,7 +151,7 @@ class VideoIndex:
         query = np.asarray(embedding, dtype=np.float32)
         if query.shape != (index.d,) or not np.isfinite(query).all():
             raise ValueError(f'a text embedding must be [{index.d}] and finite, not {list(query.shape)}')
-        scores, ids = index.search(query[None] / max(np.linalg.norm(query), 1e-12), min(k, index.ntotal))
+        scores, ids = index.search(query[None] / max(float(np.linalg.norm(query)), 1e-12), min(k, index.ntotal))
         manifest = self._known()
         return [
             Hit(Path(manifest.folder, manifest.files[i].name), float(score))
@@ -206,15 +206,15 @@ class VideoIndex:
         write_manifest(self.path, self._manifest)
 
     def _to_do(self, videos: list[VideoFile], skip_unreadable: bool) -> list[VideoFile]:
-        encoded = read_shards(self.path)
-        known = set(self._manifest.files) | {file for file, one in encoded.items() if one.embedding is not None}
+        manifest, encoded = self._known(), read_shards(self.path)
+        known = set(manifest.files) | {file for file, one in encoded.items() if one.embedding is not None}
         if skip_unreadable:
-            known |= set(encoded) | {file for file, _ in self._manifest.unreadable}
+            known |= set(encoded) | {file for file, _ in manifest.unreadable}
         return [file for file in videos if file not in known]
 
     def _merge(self, videos: list[VideoFile]) -> Update:
         """Old embeddings and new ones become a new generation, in the order of the videos."""
-        old, shards = self._manifest, read_shards(self.path)
+        old, shards = self._known(), read_shards(self.path)
         embeddings = dict(zip(old.files, read_embeddings(self.path, old)))
         embeddings |= {file: one.embedding for file, one in shards.items() if one.embedding is not None}
         problems = dict(old.unreadable) | {file: one.problem for file, one in shards.items() if one.problem}

@@ -156,8 +156,9 @@ def write_shard(folder: Path, encoded: list[Encoded]) -> None:
     rows = [(*one.file, one.problem) for one in encoded]
     good = [one.embedding for one in encoded if one.embedding is not None]
     embeddings = np.stack(good).astype(np.float32) if good else np.zeros((0, 0), np.float32)
-    arrays = dict(rows=np.array(json.dumps(rows)), embeddings=embeddings)
-    write_whole(folder / 'shards' / f'{uuid.uuid4().hex}.npz', lambda path: np.savez(path, **arrays))
+    texts = np.array(json.dumps(rows))
+    shard = folder / 'shards' / f'{uuid.uuid4().hex}.npz'
+    write_whole(shard, lambda path: np.savez(path, rows=texts, embeddings=embeddings))
 
 
 def read_shards(folder: Path) -> dict[VideoFile, Encoded]:

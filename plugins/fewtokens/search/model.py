@@ -17,7 +17,7 @@ from ..plugin import Plugin, kind_of
 from ..retrieval.model import ClipRetrieval
 from ..video.clip_models import load_pretrained, read_config, trained_options
 from ..video.clustered import VideoPlugin
-from ..video.settings import NAME
+from ..video.settings import NAME, ClusteringSettings
 
 LOADING = ('frames', 'how', 'rate', 'size')
 """The options of `LoadFrames` that decide what a model sees."""
@@ -67,7 +67,8 @@ def from_clip(name: str, pretrained: str) -> dict[str, Any]:
 
 
 def _setting(model: Any, loading: dict[str, Any], checkpoint: str | None) -> dict[str, Any]:
-    setting = dict(model=dict(model), loading=loading, checkpoint=checkpoint and os.path.abspath(checkpoint))
+    place = checkpoint and os.path.abspath(checkpoint)
+    setting: dict[str, Any] = dict(model=dict(model), loading=loading, checkpoint=place)
     clip = setting['model']['clip'] = dict(setting['model']['clip'])
     if isinstance(clip.get('config'), str):
         # The index keeps the architecture itself: the file may change or go.
@@ -84,12 +85,12 @@ def with_clusterings(setting: dict[str, Any], plugins: Sequence[Plugin]) -> dict
     Raises:
         ValueError: one clusters no videos.
     """
+    calls: list[ClusteringSettings] = []
     for plugin in plugins:
         if not isinstance(plugin, VideoPlugin):
             raise ValueError(f'there is no video plugin {kind_of(plugin)!r}; there is {NAME}')
-    if not plugins:
-        return setting
-    return _with_clustering(setting, VideoPlugin(tuple(call for plugin in plugins for call in plugin.calls)))
+        calls += plugin.calls
+    return _with_clustering(setting, VideoPlugin(tuple(calls))) if plugins else setting
 
 
 def saved(setting: dict[str, Any]) -> dict[str, Any]:

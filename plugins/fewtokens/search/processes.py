@@ -4,7 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from mmengine.config import Config
@@ -50,7 +50,7 @@ class Processes:
 
     def on_first(self, work: Callable[[], Result]) -> Result:
         """Does something in the first process only; all get its result, or its error."""
-        outcome = [None, None]
+        outcome: list[Any] = [None, None]
         if self.rank == 0:
             try:
                 outcome[0] = work()

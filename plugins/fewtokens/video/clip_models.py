@@ -29,6 +29,7 @@ def build_clip(name: str | None = None, config: str | dict[str, Any] | None = No
             raise ValueError(f'open_clip has no model {name!r}; it has {", ".join(open_clip.list_models())}')
         with _random_on_purpose():
             return open_clip.create_model(name, load_weights=False, device=torch.get_default_device(), **options)
+    assert config is not None
     settings = {**read_config(config), **options}
     custom = settings.pop('custom_text', False)
     return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**settings)

@@ -128,7 +128,7 @@ class Clustered(Attachment):
         with _COUNTING:
             passes, (shape, (before, after)) = self.passes, self._last
         lines = [f'{self.reducer}', f'  passes with fewer tokens: {passes}']
-        if passes:
+        if shape is not None:
             lines.append(f'  a video of {shape[1]} frames: {before} tokens became {after}')
         return '\n'.join(lines)
 

@@ -144,7 +144,7 @@ class VideoEncoder(nn.Module):
             self._modules['clustering'] = clustering
             self._after = after
 
-    def _checked(self, clustering: Any, after: int | Sequence[int]) -> tuple[Any, Any]:
+    def _checked(self, clustering: Any, after: Any) -> tuple[Any, Any]:
         depth = len(find_tower(self.visual).host.blocks)
         several = clustering is not None and not isinstance(clustering, SegmentClustering)
         if clustering is not None:

@@ -3,6 +3,8 @@
 https://arxiv.org/abs/2205.00823
 """
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -119,12 +121,12 @@ class SegmentClustering(nn.Module):
         """
         positions = getattr(visual, 'positional_embedding', None)
         shape = None if positions is None else tuple(positions.shape)
-        if self.cluster_embedding is None or positions is None or len(positions) <= self.clusters:
+        if self.cluster_embedding is None or positions is None or len(positions) <= len(self.cluster_embedding):
             raise ValueError(f'cluster_embedding of clusters={self.clusters} cannot start from positions {shape}')
         if positions.shape[1] != self.cluster_embedding.shape[1]:
             raise ValueError(f'width={self.cluster_embedding.shape[1]} is not that of the positions {shape}')
         # The first is the class token's.
-        self.cluster_embedding.data.copy_(positions.detach()[1 : self.clusters + 1])
+        self.cluster_embedding.data.copy_(positions.detach()[1 : len(self.cluster_embedding) + 1])
 
     @property
     def selects(self) -> bool:
@@ -194,18 +196,20 @@ class SegmentClustering(nn.Module):
     def _reduce_segments(
         self, tokens: Tensor, sizes: Tensor, mask: Tensor | None, prefix: int, grid: tuple[int, int] | None
     ) -> tuple[Tensor, Tensor]:
-        if mask is None and tokens.shape[1] % self.segments == 0:
-            parts = [x.unflatten(1, (self.segments, -1)).flatten(0, 1) for x in (tokens, sizes)]
-            return tuple(x.unflatten(0, (-1, self.segments)) for x in self._reduce(*parts, prefix, grid))
+        each = cast(int, self.segments)
+        if mask is None and tokens.shape[1] % each == 0:
+            tokens_of, sizes_of = (x.unflatten(1, (each, -1)).flatten(0, 1) for x in (tokens, sizes))
+            kept, counts = self._reduce(tokens_of, sizes_of, prefix, grid)
+            return kept.unflatten(0, (-1, each)), counts.unflatten(0, (-1, each))
         tokens_of, sizes_of = tokens.flatten(0, 1), sizes.flatten(0, 1)
-        groups = group_segments(_mask_of(tokens, mask), self.segments)
+        groups = group_segments(_mask_of(tokens, mask), each)
         reduced = [self._reduce(tokens_of[members], sizes_of[members], prefix, grid) for _, members in groups]
         places = torch.cat([place for place, _ in groups])
         kept, counts = (torch.cat(parts) for parts in zip(*reduced))
-        segments = len(tokens) * self.segments
+        segments = len(tokens) * each
         kept = kept.new_zeros(segments, *kept.shape[1:]).index_copy(0, places, kept)
         counts = counts.new_ones(segments, counts.shape[1]).index_copy(0, places, counts)
-        return kept.unflatten(0, (-1, self.segments)), counts.unflatten(0, (-1, self.segments))
+        return kept.unflatten(0, (-1, each)), counts.unflatten(0, (-1, each))
 
     def _reduce(
         self, tokens: Tensor, sizes: Tensor, num_prefix_tokens: int, grid: tuple[int, int] | None
@@ -224,27 +228,27 @@ class SegmentClustering(nn.Module):
 
     def _keep(self, patches: Tensor, sizes: Tensor, frames: int, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
         """Few of a segment's patch tokens: [G, N, C] and sizes [G, N] -> [G, K, C], [G, K]."""
-        count = patches.shape[1]
-        if count <= self.clusters:
-            places = _repeated(count, self.clusters, patches.device)
+        count, clusters = patches.shape[1], cast(int, self.clusters)
+        if count <= clusters:
+            places = _repeated(count, clusters, patches.device)
             return patches[:, places], (sizes / places.bincount())[:, places]
         if self.algorithm == 'sparse_sampling':
-            parts = torch.arange(count, device=patches.device) * self.clusters // count
-            kept = patches[:, self._sample(count).to(patches.device)]
-            return kept, sum_by_label(sizes[:, :, None], parts.expand_as(sizes), self.clusters)[:, :, 0]
+            parts = torch.arange(count, device=patches.device) * clusters // count
+            kept = patches[:, self._sample(count, clusters).to(patches.device)]
+            return kept, sum_by_label(sizes[:, :, None], parts.expand_as(sizes), clusters)[:, :, 0]
         medoids, labels = self.medoids(patches, frames, grid)
-        kept_sizes = sum_by_label(sizes[:, :, None], labels, self.clusters)
+        kept_sizes = sum_by_label(sizes[:, :, None], labels, clusters)
         if self.aggregate == 'medoid':
             return patches.gather(1, medoids[:, :, None].expand(-1, -1, patches.shape[2])), kept_sizes[:, :, 0]
-        return _member_means(patches, labels, self.clusters), kept_sizes[:, :, 0]
+        return _member_means(patches, labels, clusters), kept_sizes[:, :, 0]
 
-    def _sample(self, tokens: int) -> Tensor:
+    def _sample(self, tokens: int, clusters: int) -> Tensor:
         """[K] int64: the middle of each of K equal parts, or in training a random place in it."""
         if not self.training:
-            return torch.tensor([int(tokens / self.clusters * (i + 0.5)) for i in range(self.clusters)])
+            return torch.tensor([int(tokens / clusters * (i + 0.5)) for i in range(clusters)])
         # Token t is in part t * K // tokens.
-        starts = -(-torch.arange(self.clusters + 1) * tokens // self.clusters)
-        return starts[:-1] + (torch.rand(self.clusters, dtype=torch.float64) * starts.diff()).long()
+        starts = -(-torch.arange(clusters + 1) * tokens // clusters)
+        return starts[:-1] + (torch.rand(clusters, dtype=torch.float64) * starts.diff()).long()
 
     def medoids(self, patches: Tensor, frames: int, grid: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Clusters the patch tokens of segments, by 'kmedoids' or 'spectral'.
@@ -262,12 +266,12 @@ class SegmentClustering(nn.Module):
         knn = self.knn
         if knn is None and self.graph == 'heat_knn':
             knn = 5 * frames + 5 * (patches.shape[1] // frames >= 100)
-        near = {} if self.window is None else dict(positions=_positions(frames, grid, patches), window=self._reach)
+        near: dict[str, Any] = {}
+        if self.window is not None:
+            ahead, around = self.window
+            positions = _positions(frames, cast(tuple[int, int], grid), patches)
+            near = dict(positions=positions, window=(ahead, around, around))
         return spectral_medoids(patches, self.clusters, self.graph, self.sigma, knn, normalize=self.normalize, **near)
-
-    @property
-    def _reach(self) -> tuple[int, int, int]:
-        return self.window[0], self.window[1], self.window[1]
 
     def _shift(self, tokens: Tensor, mask: Tensor | None, num_prefix_tokens: int) -> Tensor:
         prefix, patches = tokens[:, :, :num_prefix_tokens], tokens[:, :, num_prefix_tokens:]
@@ -279,7 +283,7 @@ class SegmentClustering(nn.Module):
     def _frame_vectors(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """[B, T, 1, C]: the vector of each frame, counted among the real ones."""
         rank = (_mask_of(tokens, mask).cumsum(dim=1) - 1).clamp(min=0)
-        return self.frame_embedding.to(tokens.dtype)[rank][:, :, None]
+        return cast(Tensor, self.frame_embedding).to(tokens.dtype)[rank][:, :, None]
 
     def _check_input(self, tokens: Tensor, mask: Tensor | None, prefix: int, grid: tuple[int, int] | None) -> None:
         shape = tuple(tokens.shape)
@@ -305,7 +309,7 @@ class SegmentClustering(nn.Module):
             raise ValueError(f'segments={self.segments} must be at most the number of frames, {frames}')
         if self.algorithm in _SHIFTING and self.segments not in (None, frames):
             raise ValueError(f'{self.algorithm} keeps every frame: segments={self.segments} must be {frames}')
-        if self.algorithm in _SELECTING:
+        if self.segments is not None and self.clusters is not None and self.algorithm in _SELECTING:
             tokens = frames // self.segments * patches
             if self.clusters > tokens:
                 raise ValueError(f"clusters={self.clusters} must be at most a segment's number of tokens, {tokens}")

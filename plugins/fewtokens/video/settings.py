@@ -49,11 +49,12 @@ class ClusteringSettings:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         staged = {name: getattr(self, name) for name in STAGED if isinstance(getattr(self, name), tuple)}
-        if staged and not (isinstance(self.after, tuple) and self.after):
+        after = self.after if isinstance(self.after, tuple) else ()
+        if staged and not after:
             raise ValueError(f'{self} must have after as a sequence too: a number for each stage')
-        if any(len(values) != len(self.after) for values in staged.values()):
+        if any(len(values) != len(after) for values in staged.values()):
             names = ', '.join(name for name in staged if name != 'after')
-            raise ValueError(f'{self} must have as many of {names} as of after, {len(self.after)}')
+            raise ValueError(f'{self} must have as many of {names} as of after, {len(after)}')
         for stage in self.stages():
             stage.build()
 
@@ -75,7 +76,7 @@ class ClusteringSettings:
     def of(cls, clustering: SegmentClustering, after: int) -> 'ClusteringSettings':
         """What a clustering was built with."""
         clusters, frames = clustering.cluster_embedding, clustering.frame_embedding
-        learned = dict(
+        learned: dict[str, Any] = dict(
             cluster_embedding='positions' if clustering.from_positions else clusters is not None,
             frame_embedding=0 if frames is None else len(frames),
             width=next((embedding.shape[1] for embedding in (clusters, frames) if embedding is not None), None),
@@ -122,7 +123,7 @@ def join_stages(stages: Sequence[ClusteringSettings]) -> tuple[ClusteringSetting
     alike = all(replace(stage, **{name: getattr(first, name) for name in STAGED}) == first for stage in stages)
     if len(stages) == 1 or not alike:
         return tuple(stages)
-    numbers = {name: tuple(getattr(stage, name) for stage in stages) for name in STAGED}
+    numbers: dict[str, Any] = {name: tuple(getattr(stage, name) for stage in stages) for name in STAGED}
     return (replace(first, **{name: values for name, values in numbers.items() if set(values) != {None}}),)
 
 
@@ -155,7 +156,7 @@ def read_clustering(setting: Any, after: int | Sequence[int] = AFTER) -> tuple[C
     return (call_with(ClusteringSettings, dict(options, after=after), NAME),)
 
 
-def build_calls(calls: Sequence[ClusteringSettings]) -> tuple[Any, int | tuple[int, ...]]:
+def build_calls(calls: Sequence[ClusteringSettings]) -> tuple[Any, Any]:
     """What `VideoEncoder` takes: a clustering, or a list of a schedule's, and after which block."""
     if len(calls) == 1 and isinstance(calls[0].after, int):
         return calls[0].build(), calls[0].after

@@ -1,11 +1,12 @@
 """A clustering between the blocks of a visual tower, and what later blocks must know of it."""
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from torch import Tensor, nn
 
 from ..hosts import AttentionContext, Host, WholeGrid
+from ..ops.grid import Grid
 from .segments import SegmentClustering
 from .twins import with_parts
 
@@ -37,10 +38,13 @@ class ClusteringStep(nn.Module):
         super().__init__()
         self.clustering = clustering
         self.videos, self.mask, self.host = videos, mask, host
-        self.counting, self.sizes, self.context = counting, None, None
+        self.counting = counting
+        self.sizes: Any = None
+        self.context: AttentionContext | None = None
         self.done = False
         # Rows and columns of a frame's patches, None where they stand on no grid; whether any were left out.
-        self.grid, self.dropped = None, False
+        self.grid: Grid | None = None
+        self.dropped = False
         # No submodule: the tower's list has it.
         self._previous = (previous,)
 
@@ -93,7 +97,7 @@ class _CountingBlock(nn.Module):
         self.index, self.block, self.step = index, block, step
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.step.host.call(self.index, self.block, x, args, kwargs, self.step.context)
+        return self.step.host.call(self.index, self.block, x, args, kwargs, cast(AttentionContext, self.step.context))
 
 
 class _ShiftingBlock(nn.Module):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,7 +103,8 @@ def measure_attention(shapes: list[Heads], results: Results) -> None:
     for shape in shapes:
         about = dict(part='attention', **vars(shape))
         with results.soft(**about):
-            ready, expected = {}, None
+            ready: dict[str, Any] = {}
+            expected: Any = None
             for name, call in forms_of(shape).items():
                 if results.clock.is_over:
                     results.add(**about, name=name, failure='no time left')

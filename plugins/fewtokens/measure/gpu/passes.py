@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ class Setup:
         reducers = {'Hourglass': Hourglass(after, side), 'SharedUpdate': shared, 'GradualUpdate': gradual}
         if self.costs:
             reducers['SharedUpdate, spread=False'] = replace(shared, spread=False)
-            reducers['free'] = Free(shared.after, shared.grid)
+            reducers['free'] = Free(shared.after, cast(Grid, shared.grid))
         return reducers
 
 

@@ -36,7 +36,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
-def read_json(path: Path, kind: type, fields: tuple[str, ...] = ()) -> Any:
+def read_json(path: Path, kind: type[Any], fields: tuple[str, ...] = ()) -> Any:
     """A JSON file's content, of a kind (list or dict), with fields if it is a dict of a known form.
 
     Raises:

@@ -65,10 +65,11 @@ class MSRVTT(RetrievalDataset):
     def _chosen(self, official: dict[str, str]) -> set[str]:
         """Ids of the split's videos, given the official split that each is in: train, validate or test."""
         validation = {video for video, part in official.items() if part == 'validate'}
-        if self.protocol == 'full':
+        listed = self.TRAINING[self.protocol]
+        if listed is None:
             training = {video for video, part in official.items() if part == 'train'} | validation
         else:
-            rows = read_csv(self.file(self.TRAINING[self.protocol]), ('video_id',))
+            rows = read_csv(self.file(listed), ('video_id',))
             training = {row['video_id'] for row in rows}
         parts = dict(train=training - validation, val=training & validation, trainval=training)
         return parts[self.split] if self.split in parts else set(official) - training
