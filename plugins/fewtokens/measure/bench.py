@@ -154,10 +154,10 @@ class Bench:
                 pairs = np.stack([seconds[FUSED], seconds[_name(reducer)]], axis=1)
                 self.kept.put(self._pairs(reducer) + pairs.tolist(), *self._of_time(reducer))
 
-    def speedup(self, reducer: Reducer) -> float | None:
-        """As measured, the median; None if it was not timed."""
+    def speedup(self, reducer: Reducer) -> float:
+        """As measured, the median; NaN, which is neither faster nor slower than anything, if it was not timed."""
         ratios = self._ratios(reducer)
-        return float(np.median(ratios)) if len(ratios) else None
+        return float(np.median(ratios)) if len(ratios) else np.nan
 
     def speed(self, reducer: Reducer) -> Figure | None:
         """The same with its interval."""

@@ -1,7 +1,6 @@
 """How fast settings will be, by what few of them took: time follows MACs, and each method has a cost of its own."""
 
 from bisect import bisect_left
-from typing import cast
 
 import numpy as np
 
@@ -25,11 +24,8 @@ class Expected:
         """Notes settings that were timed: 1 / speed-up = 1 - share * (1 - MACs), and what each kind deviates."""
         self._timed |= timed
         saved = np.array([1 - self.share(reducer) for reducer in self._timed])
-        gained = np.array([1 - 1 / self._measured(reducer) for reducer in self._timed])
+        gained = np.array([1 - 1 / self.bench.speedup(reducer) for reducer in self._timed])
         self._share = float(np.clip((saved @ gained) / max(saved @ saved, 1e-9), 0.05, 1.1))
-
-    def _measured(self, reducer: Reducer) -> float:
-        return cast(float, self.bench.speedup(reducer))
 
     def speed(self, recipe: Recipe, reducer: Reducer) -> float:
         return self._by_macs(self.share(reducer)) * self._deviation(recipe)
@@ -39,7 +35,7 @@ class Expected:
 
     def _deviation(self, recipe: Recipe) -> float:
         """From what MACs say, of the recipe itself if it was timed, or of those that are most like it."""
-        ratios = {r: self._measured(r) / self._by_macs(self.share(r)) for r in self._timed}
+        ratios = {r: self.bench.speedup(r) / self._by_macs(self.share(r)) for r in self._timed}
         for alike in (
             lambda other: other == recipe,
             lambda other: other.kind == recipe.kind,

@@ -144,7 +144,7 @@ def tune(
     bench = Bench(model, pictures, kept, call, look, batch, clock)
     search = _Search(bench, methods, say)
     chosen = search.for_speed(target.speedup) if target.speedup else search.for_cosine(cast(float, target.cosine))
-    search.sketch(cast(float, bench.speedup(chosen)))
+    search.sketch(bench.speedup(chosen))
     return search.sum_up(target, chosen)
 
 
@@ -253,7 +253,7 @@ class _Search:
             self.finalists = sorted(pool.items(), key=lambda each: -self.agreement(each[0]))
             (reducer, recipe), *_ = self.finalists
             self.time({reducer: recipe}, FINE)
-            if self._speedup(reducer) > (1 + AIM) * speed and recipe not in refined:
+            if self.bench.speedup(reducer) > (1 + AIM) * speed and recipe not in refined:
                 # It was thought slower: a finer grid of it may do, and agree better.
                 refined.add(recipe)
                 self.settle([recipe], speed, FINE)
@@ -261,14 +261,10 @@ class _Search:
                 return reducer
         raise self.too_slow(speed)
 
-    def _speedup(self, reducer: Reducer) -> float:
-        """Of what was timed."""
-        return cast(float, self.bench.speedup(reducer))
-
     def as_fast(self, speed: float) -> dict[Reducer, Recipe]:
         """What was timed to be as fast as asked for: if there are such, those that are little faster."""
         timed = {reducer: self.bench.speedup(reducer) for reducer in self.tried}
-        enough = {reducer: found for reducer, found in timed.items() if found is not None and found >= speed}
+        enough = {reducer: found for reducer, found in timed.items() if found >= speed}
         near = [reducer for reducer, found in enough.items() if found <= (1 + FASTER) * speed]
         return {reducer: self.tried[reducer] for reducer in near or enough}
 
@@ -282,13 +278,13 @@ class _Search:
                 break
             self.time(due, precision, (speed, (1 + AIM) * speed))
             for reducer, recipe in due.items():
-                bound = fast if self._speedup(reducer) >= speed else slow
+                bound = fast if self.bench.speedup(reducer) >= speed else slow
                 bound[recipe] = cast(int, places[recipe])
 
     def _next(self, recipe: Recipe, slow: int, fast: int, speed: float) -> int | None:
         """The place on the ladder to time next, between one that is too slow and one that isn't."""
         ladder = self.ladder(recipe)
-        done = fast < len(ladder) and self._speedup(ladder[fast]) <= (1 + AIM) * speed
+        done = fast < len(ladder) and self.bench.speedup(ladder[fast]) <= (1 + AIM) * speed
         if done or fast - slow < 2:
             return None
         place = self.expected.reach(recipe, ladder, (1 + AIM / 2) * speed)
@@ -337,7 +333,7 @@ class _Search:
         if settings:
             self.say('their time:')
             self.time(settings, COARSE)
-        useful = {reducer: recipe for reducer, recipe in settings.items() if self._speedup(reducer) > 1}
+        useful = {reducer: recipe for reducer, recipe in settings.items() if self.bench.speedup(reducer) > 1}
         if not useful:
             raise self.too_different(wanted)
         self.time(dict(self._fastest_first(useful)[:2]), FINE)
@@ -345,7 +341,7 @@ class _Search:
         return self.finalists[0][0]
 
     def _fastest_first(self, settings: dict[Reducer, Recipe]) -> list[tuple[Reducer, Recipe]]:
-        return sorted(settings.items(), key=lambda each: -self._speedup(each[0]))
+        return sorted(settings.items(), key=lambda each: -self.bench.speedup(each[0]))
 
     def _coarsest(self, recipe: Recipe, wanted: float) -> int | None:
         """The place on the ladder of the coarsest that agrees well enough: on few pictures, then on all."""
@@ -377,7 +373,7 @@ class _Search:
         self.bench.time([most], COARSE)
         return UnreachableError(
             f'cosine >= {wanted:g} cannot be reached by anything that is faster: the nearest that was tried has '
-            f'{self._agreement_so_far(most):.4f} at {self._speedup(most):.2f}x, '
+            f'{self._agreement_so_far(most):.4f} at {self.bench.speedup(most):.2f}x, '
             f'{text_of(most)}'
         )
 
