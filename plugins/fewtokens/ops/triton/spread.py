@@ -4,6 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import Plan, launch
+
 TINY = tl.constexpr(1.1754943508222875e-38)
 
 
@@ -76,26 +78,34 @@ def activation_kernel(
         tl.store(out + at, y.to(out.dtype.element_ty), mask=wanted)
 
 
-def _rows_of(tensor: Tensor) -> tuple[int, int]:
-    """Strides of the first two of three dimensions, those that are not there being 1 long."""
-    return (0, 0, *tensor.stride()[:-1])[-2:]
+def _strides(name: str, tensor: Tensor) -> dict[str, int]:
+    """Of the first two of three dimensions, those that are not there being 1 long."""
+    outer, inner = (0, 0, *tensor.stride()[:-1])[-2:]
+    return {f's{name}o': outer, f's{name}i': inner}
 
 
 def launch_norm(
     value: Tensor, apart: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """As `fewtokens.ops.spread.norm_members`, of a plain layer norm."""
-    channels = value.shape[-1]
-    out = value.new_empty(value.shape)
-    shares = apart.new_empty(apart.shape)
-    rows = value.shape[-2] if value.ndim > 1 else 1
-    block_c = triton.next_power_of_2(channels)
-    norm_kernel[(value.numel() // channels,)](
-        value, apart, weight, bias, out, shares, rows, channels, eps, *_rows_of(value), value.stride(-1),
-        *_rows_of(apart), SCALED=weight is not None, SHIFTED=bias is not None, BLOCK_C=block_c,
-        num_warps=min(max(block_c // 256, 1), 8),
-    )  # fmt: skip
+    out, shares = value.new_empty(value.shape), apart.new_empty(apart.shape)
+    launch(norm_kernel, _plan_norm, (value, apart, weight, bias, out, shares), eps)
     return out, shares
+
+
+def _plan_norm(
+    value: Tensor, apart: Tensor, weight: Tensor | None, bias: Tensor | None, out: Tensor, shares: Tensor, eps: float
+) -> Plan:
+    channels = value.shape[-1]
+    block_c = triton.next_power_of_2(channels)
+    return (shares.numel(),), dict(
+        rows=value.shape[-2] if value.ndim > 1 else 1,
+        **dict(C=channels, eps=eps, svc=value.stride(-1)),
+        **_strides('v', value),
+        **_strides('a', apart),
+        **dict(SCALED=weight is not None, SHIFTED=bias is not None, BLOCK_C=block_c),
+        num_warps=min(max(block_c // 256, 1), 8),
+    )
 
 
 BLOCK_D, BLOCK_R = 16, 128
@@ -106,17 +116,23 @@ PROGRAMS = 1024
 def launch_activation(hidden: Tensor, shares: Tensor, weight: Tensor, scale: Tensor | None, kind: str) -> Tensor:
     """As `fewtokens.ops.spread.activate_members`."""
     hidden, shares = hidden.contiguous(), shares.contiguous()
-    units, channels = weight.shape
     out = hidden.new_empty(hidden.shape)
-    rows = hidden.numel() // units
-    columns = triton.cdiv(units, BLOCK_D)
-    blocks = triton.cdiv(rows, BLOCK_R)
-    # Two blocks of tokens at least.
-    part = max(triton.cdiv(blocks, max(PROGRAMS // columns, 1)), 2) * BLOCK_R
-    places = (columns, triton.cdiv(rows, part))
-    activation_kernel[places](
-        hidden, shares, weight, scale, out, rows, part, units, channels, *weight.stride(), KIND=kind,
-        SCALED=scale is not None, BLOCK_D=BLOCK_D, BLOCK_C=min(triton.next_power_of_2(channels), 256), BLOCK_R=BLOCK_R,
-        num_warps=4,
-    )  # fmt: skip
+    launch(activation_kernel, _plan_activation, (hidden, shares, weight, scale, out), kind)
     return out
+
+
+def _plan_activation(
+    hidden: Tensor, shares: Tensor, weight: Tensor, scale: Tensor | None, out: Tensor, kind: str
+) -> Plan:
+    units, channels = weight.shape
+    rows = shares.numel()
+    columns = triton.cdiv(units, BLOCK_D)
+    # Two blocks of tokens at least.
+    part = max(triton.cdiv(triton.cdiv(rows, BLOCK_R), max(PROGRAMS // columns, 1)), 2) * BLOCK_R
+    return (columns, triton.cdiv(rows, part)), dict(
+        **dict(rows=rows, part=part, D=units, C=channels),
+        **dict(zip(('swd', 'swc'), weight.stride())),
+        **dict(KIND=kind, SCALED=scale is not None),
+        **dict(BLOCK_D=BLOCK_D, BLOCK_C=min(triton.next_power_of_2(channels), 256), BLOCK_R=BLOCK_R),
+        num_warps=4,
+    )
