@@ -1,8 +1,11 @@
+from contextlib import nullcontext
+from unittest.mock import Mock
+
 import pytest
 import torch
 
 from fewtokens.ops.triton import launching
-from fewtokens.ops.triton.launching import launch
+from fewtokens.ops.triton.launching import launch, on_device_of
 
 
 class Kernel:
@@ -75,3 +78,10 @@ def test_so_many_are_remembered(monkeypatch):
     for size in range(1, 11):
         launch(kernel, plan, (torch.zeros(size, 2), None, None), 16)
     assert len(kernel.found) == 10 and len(launching._known) <= 3
+
+
+@pytest.mark.parametrize('index, wanted', [(0, nullcontext), (1, torch.cuda.device_of)])
+def test_kernels_run_where_their_tensors_are(index, wanted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
+    context = on_device_of(Mock(is_cuda=True, get_device=lambda: index))
+    assert type(context) is wanted and getattr(context, 'idx', 0) == index
