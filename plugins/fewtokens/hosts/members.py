@@ -54,7 +54,5 @@ class Members:
         else:
             values, sizes = self.outer._weighed(values)
         if self.grid is None or self.clusters is None:
-            empty = values.new_zeros(len(values), self.count, values.shape[2])
-        else:
-            empty = pool_tokens(values, self.grid, self.clusters)
-        return mean_by_label(values, self.labels, sizes, empty)
+            return mean_by_label(values, self.labels, sizes, self.count)
+        return mean_by_label(values, self.labels, sizes, pool_tokens(values, self.grid, self.clusters))
