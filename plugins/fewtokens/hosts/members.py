@@ -53,6 +53,7 @@ class Members:
             sizes = values.new_ones(values.shape[:2])
         else:
             values, sizes = self.outer._weighed(values)
-        if self.grid is None or self.clusters is None:
-            return mean_by_label(values, self.labels, sizes, self.count)
-        return mean_by_label(values, self.labels, sizes, pool_tokens(values, self.grid, self.clusters))
+        pooled = None
+        if self.grid is not None and self.clusters is not None:
+            pooled = pool_tokens(values, self.grid, self.clusters)
+        return mean_by_label(values, self.labels, sizes, self.count, pooled)

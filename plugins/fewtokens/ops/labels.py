@@ -12,17 +12,16 @@ def sum_by_label(x: Tensor, labels: Tensor, n_labels: int) -> Tensor:
     )
 
 
-def mean_by_label(x: Tensor, labels: Tensor, sizes: Tensor, empty: Tensor | int) -> tuple[Tensor, Tensor]:
+def mean_by_label(
+    x: Tensor, labels: Tensor, sizes: Tensor, n_labels: int, empty: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Means of each label's tokens weighted by sizes [B, N], and the sums of sizes [B, M].
 
-    Args:
-        empty: of labels whose sizes add up to nothing, [B, M, C]; M alone for zeros.
+    A label whose sizes add up to nothing takes its row of `empty` [B, M, C], or zeros.
     """
-    n_labels = empty.shape[1] if isinstance(empty, Tensor) else empty
     merged = sum_by_label(sizes[..., None], labels, n_labels)
     means = sum_by_label(x * sizes[..., None], labels, n_labels) / merged.clamp_min(torch.finfo(merged.dtype).tiny)
-    # Without members a mean is zero as it is.
-    return torch.where(merged > 0, means, empty) if isinstance(empty, Tensor) else means, merged[..., 0]
+    return means if empty is None else torch.where(merged > 0, means, empty), merged[..., 0]
 
 
 def take_by_label(rows: Tensor, labels: Tensor) -> Tensor:
