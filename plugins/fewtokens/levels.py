@@ -47,8 +47,8 @@ class Level:
         """The inverse of `expand`: a block's tokens as means of this level's groups."""
         prefix, whole = self.before.split(tokens)
         sizes = whole.new_ones(whole.shape[:2]) if self.outer is None else self.outer.reduced.sizes
-        empty = whole.new_zeros(len(whole), cast(Tensor, self.reduced.sizes).shape[1], whole.shape[2])
-        means, _ = in_float32(mean_by_label)(whole, self.reduced.labels, sizes, empty)
+        n_groups = cast(Tensor, self.reduced.sizes).shape[1]
+        means, _ = in_float32(mean_by_label)(whole, self.reduced.labels, sizes, n_groups)
         return self.after.join(prefix, means)
 
     def restore_map(self, values: Tensor) -> Tensor:

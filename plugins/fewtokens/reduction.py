@@ -471,7 +471,7 @@ def _with_whole_spreads(reduced: Reduced, outer: Level | None) -> Reduced:
     given = None if outer is None else outer.reduced
     if reduced.spreads is None or given is None or given.spreads is None:
         return reduced
-    inner, _ = mean_by_label(given.spreads[..., None], reduced.labels, given.sizes, reduced.spreads[..., None] * 0)
+    inner, _ = mean_by_label(given.spreads[..., None], reduced.labels, given.sizes, reduced.spreads.shape[1])
     return dataclasses.replace(reduced, spreads=reduced.spreads + inner[..., 0])
 
 

@@ -53,8 +53,7 @@ class Members:
             sizes = values.new_ones(values.shape[:2])
         else:
             values, sizes = self.outer._weighed(values)
-        if self.grid is None or self.clusters is None:
-            empty = values.new_zeros(len(values), self.count, values.shape[2])
-        else:
-            empty = pool_tokens(values, self.grid, self.clusters)
-        return mean_by_label(values, self.labels, sizes, empty)
+        pooled = None
+        if self.grid is not None and self.clusters is not None:
+            pooled = pool_tokens(values, self.grid, self.clusters)
+        return mean_by_label(values, self.labels, sizes, self.count, pooled)

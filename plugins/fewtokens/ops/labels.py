@@ -12,21 +12,23 @@ def sum_by_label(x: Tensor, labels: Tensor, n_labels: int) -> Tensor:
     )
 
 
-def mean_by_label(x: Tensor, labels: Tensor, sizes: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
+def mean_by_label(
+    x: Tensor, labels: Tensor, sizes: Tensor, n_labels: int, empty: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Means of each label's tokens weighted by sizes [B, N], and the sums of sizes [B, M].
 
-    A label whose sizes add up to nothing takes its row of `empty` [B, M, C].
+    A label whose sizes add up to nothing takes its row of `empty` [B, M, C], or zeros.
     """
-    merged = sum_by_label(sizes[..., None], labels, empty.shape[1])
-    means = sum_by_label(x * sizes[..., None], labels, empty.shape[1]) / merged.clamp_min(
-        torch.finfo(merged.dtype).tiny
-    )
-    return torch.where(merged > 0, means, empty), merged[..., 0]
+    merged = sum_by_label(sizes[..., None], labels, n_labels)
+    means = sum_by_label(x * sizes[..., None], labels, n_labels) / merged.clamp_min(torch.finfo(merged.dtype).tiny)
+    return means if empty is None else torch.where(merged > 0, means, empty), merged[..., 0]
 
 
 def take_by_label(rows: Tensor, labels: Tensor) -> Tensor:
     """[B, M, C] and [B, N] -> [B, N, C]: each token takes its label's row."""
-    return rows.flatten(0, 1)[flat_rows(labels, rows.shape[1])]
+    # Rows are copied whole by it; an index is looked up for every number.
+    taken = rows.flatten(0, 1).index_select(0, flat_rows(labels, rows.shape[1]).flatten())
+    return taken.unflatten(0, labels.shape)
 
 
 def flat_rows(index: Tensor, n_rows: int) -> Tensor:

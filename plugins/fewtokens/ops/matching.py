@@ -123,6 +123,5 @@ def _merge(
 ) -> tuple[Tensor, Tensor, Tensor]:
     labels = _match(metric, r, num_prefix_tokens)
     sizes = x.new_ones(x.shape[:2]) if sizes is None else sizes
-    empty = x.new_zeros(x.shape[0], x.shape[1] - r, x.shape[2])
-    merged, sums = mean_by_label(x, labels, sizes, empty)
+    merged, sums = mean_by_label(x, labels, sizes, x.shape[1] - r)
     return merged, labels, sums

@@ -127,7 +127,7 @@ def _merge(
     with torch.no_grad():
         # Detached as well: forward-mode derivatives go through no_grad.
         centers, labels = _assign(x.detach(), grid, clusters, iters, window)
-    means, merged = mean_by_label(x, labels, sizes, centers)
+    means, merged = mean_by_label(x, labels, sizes, centers.shape[1], centers)
     return means, labels, merged
 
 

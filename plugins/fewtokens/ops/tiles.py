@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .grid import Grid
+from .labels import sum_by_label
 from .tables import kept
 
 TILE = 4
@@ -37,19 +38,23 @@ class Tiles:
 
     def gather(self, x: Tensor) -> Tensor:
         """[B, N, C] -> [B, T, P, C], tokens tile by tile."""
-        return x[:, self.tokens].unflatten(1, self.forbidden.shape[:2])
+        return x.index_select(1, self.tokens).unflatten(1, self.forbidden.shape[:2])
 
     def similarities(self, tiled: Tensor, centers: Tensor) -> Tensor:
         """2 x.c - |c|**2 of tokens [B, T, P, C] and centers [B, M, C]: minus the squared distance, up to |x|**2.
 
         Returns [B, T, P, Q], minus infinity where the pair is not allowed.
         """
-        near = centers[:, self.candidates].flatten(0, 1)
         # Of each center once, not in each tile that it is near. Laid out in one way: pooled ones come in another, where
         # sums are rounded otherwise in a batch, and of equal centers another may be the nearest.
-        bias = centers.contiguous().square().sum(-1).neg()[:, self.candidates].flatten(0, 1)[:, None]
-        similar = torch.baddbmm(bias.expand(-1, tiled.shape[2], -1), tiled.flatten(0, 1), near.transpose(1, 2), alpha=2)
-        return similar.unflatten(0, tiled.shape[:2]).masked_fill_(self.forbidden, -torch.inf)
+        centers = centers.contiguous()
+        twice, squares = (self._near(each) for each in (centers + centers, centers.square().sum(-1, keepdim=True)))
+        similar = torch.bmm(tiled.flatten(0, 1), twice.flatten(0, 1).transpose(1, 2)).unflatten(0, tiled.shape[:2])
+        return similar.sub_(squares.transpose(2, 3)).masked_fill_(self.forbidden, -torch.inf)
+
+    def _near(self, values: Tensor) -> Tensor:
+        """[B, M, C] of centers -> [B, T, Q, C] of each tile's candidates."""
+        return values.index_select(1, self.candidates.flatten()).unflatten(1, self.candidates.shape)
 
     def average(self, tiled: Tensor, weights: Tensor, centers: Tensor) -> Tensor:
         """Means of tokens [B, T, P, C] by weights [B, T, P, Q], added up over tiles: [B, M, C].
@@ -69,8 +74,7 @@ class Tiles:
 
     def _add_up(self, values: Tensor) -> Tensor:
         """[B, T, Q, C] of each tile's candidates -> [B, M, C]."""
-        total = values.new_zeros(values.shape[0], self.n_centers, values.shape[3])
-        return total.index_add(1, self.candidates.flatten(), values.flatten(1, 2))
+        return sum_by_label(values.flatten(1, 2), self.candidates.flatten().expand(values.shape[0], -1), self.n_centers)
 
 
 def make_tiles(grid: Grid, clusters: Grid, window: int, device: torch.device) -> Tiles:
@@ -119,7 +123,8 @@ def _outer(rows: Tensor, columns: Tensor, strides: tuple[int, int] | None) -> Te
 
 def pool_tokens(x: Tensor, grid: Grid, clusters: Grid) -> Tensor:
     """Adaptive average pooling of the token grid: [B, H*W, C] -> [B, gh*gw, C]."""
-    image = x.transpose(1, 2).unflatten(2, grid)
+    # Unflattened last, one image would have strides that the fast kernel isn't known by.
+    image = x.unflatten(1, grid).permute(0, 3, 1, 2)
     return F.adaptive_avg_pool2d(image, clusters).flatten(2).transpose(1, 2)
 
 

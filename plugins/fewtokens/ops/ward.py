@@ -70,18 +70,20 @@ def _merge(x: Tensor, n_groups: int, sizes: Tensor | None) -> tuple[Tensor, Tens
         # Detached as well: forward-mode derivatives go through no_grad.
         # A round's number of tokens follows from all before: as symbols these take the compiler minutes.
         labels = (group_operation if is_compiling() else _group)(x.detach(), n_groups, sizes)
-    means, merged = mean_by_label(x, labels, sizes, x.new_zeros(x.shape[0], n_groups, x.shape[2]))
+    means, merged = mean_by_label(x, labels, sizes, n_groups)
     return means, labels, merged
 
 
 def _group(x: Tensor, n_groups: int, sizes: Tensor) -> Tensor:
     """labels [B, N] int64."""
-    labels = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
-    while (count := int(x.shape[1])) > n_groups:
+    count = int(x.shape[1])
+    labels = torch.arange(count, device=x.device).expand(x.shape[0], -1)
+    while count > n_groups:
         away = min(count - n_groups, -(-count // PART))
         joined = match_nearest(x, away, sizes)
-        labels = joined.gather(1, labels)
-        x, sizes = mean_by_label(x, joined, sizes, x.new_zeros(x.shape[0], count - away, x.shape[2]))
+        labels, count = joined.gather(1, labels), count - away
+        if count > n_groups:
+            x, sizes = mean_by_label(x, joined, sizes, count)
     return labels
 
 
@@ -107,7 +109,8 @@ def match_nearest(x: Tensor, r: int, sizes: Tensor) -> Tensor:
         labels [B, N] int64, as from `match_pairs`.
     """
     squares, inverse = x.square().sum(2), sizes.clamp_min(torch.finfo(sizes.dtype).tiny).reciprocal()
-    apart = torch.baddbmm(squares[:, None, 1::2], x[:, ::2], x[:, 1::2].transpose(1, 2), alpha=-2)
-    cost = (apart + squares[:, ::2, None]) / (inverse[:, ::2, None] + inverse[:, None, 1::2])
+    # In place: half as many numbers as pairs go through memory.
+    cost = torch.bmm(x[:, ::2], (-2 * x[:, 1::2]).transpose(1, 2)).add_(squares[:, None, 1::2])
+    cost.add_(squares[:, ::2, None]).div_(inverse[:, ::2, None] + inverse[:, None, 1::2])
     least, target = cost.min(dim=2)
     return labels_of_pairs(-least, target, r, x.shape[1])
