@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .attachment import Attachment, attached, forget_compiled, refuse_replica
+from .attachment import Attachment, attached, forget_compiled, refuse_replica, refuse_sharded_training
 from .current import Current
 from .hosts import (
     AttentionContext,
@@ -193,6 +193,7 @@ class Reduction(Attachment):
 
     def _see_entry(self, module: nn.Module, args: tuple) -> None:
         refuse_replica(module)
+        refuse_sharded_training(self.host.blocks)
 
     # A forward pass
 
