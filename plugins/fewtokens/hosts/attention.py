@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -31,6 +31,8 @@ class AttentionContext:
     """Which tokens the reduced ones stand for; None where no block's positions depend on it."""
     spread: Spread | None = None
     """How far the members of each token lie apart; None where that is left out of account."""
+    masks: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    """What `key_mask` has made."""
 
     @property
     def windows(self) -> Windows:
@@ -45,6 +47,16 @@ class AttentionContext:
     def key_bias(self, like: Tensor) -> Tensor | None:
         """The bias in the type of `like`."""
         return None if self.bias is None else self.bias.to(like.dtype)
+
+    def key_mask(self, like: Tensor, heads: int | None = None) -> Tensor | None:
+        """The bias in the type of `like` as a mask: see the function of that name. Made once for all blocks."""
+        if self.bias is None:
+            return None
+        if torch.compiler.is_dynamo_compiling() or self.bias.requires_grad:
+            return key_mask(self.bias.to(like.dtype), heads)
+        if (like.dtype, heads) not in self.masks:
+            self.masks[like.dtype, heads] = key_mask(self.bias.to(like.dtype), heads)
+        return self.masks[like.dtype, heads]
 
 
 Context = Callable[[], AttentionContext | None]
@@ -118,7 +130,7 @@ def _attend(
     """PyTorch's attention with a `KeyMask`."""
     fits = query.ndim == attn_mask.ndim == 4 and len(attn_mask) == len(query)
     if fits and not (dropout_p or is_causal or enable_gqa):
-        return attend(query, key, value, attn_mask[:, 0, 0], scale)
+        return attend(query, key, value, attn_mask.select(1, 0).select(1, 0), scale)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
     )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Optional
 from torch import Tensor, nn
 
 from ..ops.grid import pair
-from .attention import AttentionContext, key_mask
+from .attention import AttentionContext
 from .base import Host, asked_blocks, class_names, register_host
 from .layout import Grid, Layout
 from .spread import Sublayers, sublayers
@@ -61,10 +61,8 @@ class OpenClipViT(Host):
     def call(
         self, index: int, forward: Callable, value: Any, args: tuple, kwargs: dict, context: AttentionContext
     ) -> Any:
-        bias = context.key_bias(value)
-        if bias is None:
-            return forward(value, **kwargs)
-        return forward(value, **{**kwargs, 'attn_mask': key_mask(bias, self.blocks[index].attn.num_heads)})
+        mask = context.key_mask(value, self.blocks[index].attn.num_heads)
+        return forward(value, **kwargs) if mask is None else forward(value, **{**kwargs, 'attn_mask': mask})
 
     def sublayers(self, block: nn.Module) -> Sublayers | None:
         if 'open_clip.transformer.ResidualAttentionBlock' not in class_names(block):

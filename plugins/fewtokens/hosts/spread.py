@@ -78,7 +78,7 @@ class SpreadNorm:
 
 
 def _layer_norm(module: nn.LayerNorm, value: Tensor) -> LayerNorm | None:
-    plain = _name(module) in PLAIN_NORMS and tuple(module.normalized_shape) == tuple(value.shape[-1:])
+    plain = name_of(type(module)) in PLAIN_NORMS and module.normalized_shape == (value.shape[-1],)
     return LayerNorm(module.weight, module.bias, module.eps) if plain else None
 
 
@@ -113,19 +113,23 @@ def _refuse_offloaded(module: nn.Module, value: Tensor) -> None:
         )
 
 
+ACTIVATIONS = {
+    'timm.layers.activations.GELU': 'gelu',
+    'timm.layers.activations.GELUTanh': 'gelu tanh',
+    'timm.layers.activations.QuickGELU': 'quick gelu',
+    'open_clip.transformer.QuickGELU': 'quick gelu',
+    'transformers.activations.GELUActivation': 'gelu',
+    'transformers.activations.QuickGELUActivation': 'quick gelu',
+}
+"""Classes, by their names in `ops.spread.ACTIVATIONS`."""
+
+
 def _kind(module: nn.Module) -> str | None:
     """A name in `ops.spread.ACTIVATIONS`."""
     if type(module) is nn.GELU:
         return 'gelu' if module.approximate == 'none' else 'gelu tanh'
-    return {
-        'timm.layers.activations.GELU': 'gelu',
-        'timm.layers.activations.GELUTanh': 'gelu tanh',
-        'timm.layers.activations.QuickGELU': 'quick gelu',
-        'open_clip.transformer.QuickGELU': 'quick gelu',
-        'transformers.activations.GELUActivation': 'gelu',
-        'transformers.activations.QuickGELUActivation': 'quick gelu',
-    }.get(_name(module))
+    return ACTIVATIONS.get(name_of(type(module)))
 
 
-def _name(module: nn.Module) -> str:
-    return f'{type(module).__module__}.{type(module).__qualname__}'
+def name_of(kind: type) -> str:
+    return f'{kind.__module__}.{kind.__qualname__}'

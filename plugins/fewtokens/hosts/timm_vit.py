@@ -6,7 +6,7 @@ from typing import Any, Optional
 from torch import nn
 
 from ..ops.grid import pair
-from .attention import AttentionContext, key_mask
+from .attention import AttentionContext
 from .base import Host, asked_blocks, class_names, register_host
 from .layout import Grid
 from .middle import Middle
@@ -40,8 +40,8 @@ class TimmViT(Host):
     ) -> Any:
         if args or kwargs.get('attn_mask') is not None or kwargs.get('is_causal'):
             raise ValueError('attn_mask and is_causal are for all tokens, and there are fewer: leave them out')
-        bias = context.key_bias(value)
-        return forward(value, **kwargs) if bias is None else forward(value, **{**kwargs, 'attn_mask': key_mask(bias)})
+        mask = context.key_mask(value)
+        return forward(value, **kwargs) if mask is None else forward(value, **{**kwargs, 'attn_mask': mask})
 
     def sublayers(self, block: nn.Module) -> Sublayers | None:
         if not {'timm.models.vision_transformer.Block', 'timm.models.eva.EvaBlock'} & class_names(block):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..ops.grid import pair
-from .attention import AttentionContext, key_mask
+from .attention import AttentionContext
 from .base import Host, class_names, register_host
 from .layout import Grid
 from .spread import Sublayers, sublayers
@@ -130,10 +130,10 @@ class TransformersViT(Host):
             raise ValueError(MASKED)
         if self.parts.mask == 'attention_mask':
             named['attention_mask'] = None
-        bias = context.key_bias(value)
-        if bias is not None:
+        mask = context.key_mask(value)
+        if mask is not None:
             self._check_attention()
-            named[self.parts.mask] = key_mask(bias)
+            named[self.parts.mask] = mask
         return forward(value, **named)
 
     def _refuse_weights(self, kwargs: dict[str, Any]) -> None:

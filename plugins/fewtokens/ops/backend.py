@@ -32,10 +32,10 @@ def use_kernels(backend: str, *tensors: Tensor | None) -> bool:
         if backend == 'auto':
             return False
         raise ValueError(f"backend='triton' needs a CUDA device of capability 8.0 and triton; tokens are on {device}")
-    if any(tensor.dtype not in TYPES for tensor in given if tensor.is_floating_point()):
-        return False
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-        return False
+    differentiated = torch.is_grad_enabled()
+    for tensor in given:
+        if tensor.dtype not in TYPES and tensor.is_floating_point() or differentiated and tensor.requires_grad:
+            return False
     return is_compiling() or is_plain_call(given)
 
 

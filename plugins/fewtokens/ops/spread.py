@@ -1,7 +1,7 @@
 """Norm and activation of tokens that stand for many: what they would give on average over members that lie apart."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,7 @@ PART = 2**17
 """Numbers that are worked on at a time on a CPU: a few tensors of them fit its second-level cache."""
 
 
-@dataclass(frozen=True)
-class LayerNorm:
+class LayerNorm(NamedTuple):
     """A layer norm over channels: weight and bias [C], or None."""
 
     weight: Tensor | None

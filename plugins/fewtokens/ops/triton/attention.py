@@ -5,12 +5,14 @@ until then shrinks.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import Plan, launch
 from .products import add_narrow_product
 
 FAR = tl.constexpr(-1e30)
@@ -120,18 +122,24 @@ ALIGN = 8
 
 def launch_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
     """As `fewtokens.ops.attend`."""
-    query, key, value = (each if is_aligned(each) else each.contiguous() for each in (query, key, value))
-    batch, heads, queries, width = query.shape
+    query, key, value = (each if is_aligned(each.stride()) else each.contiguous() for each in (query, key, value))
     out = empty_like_a_projection(query)
-    strides = [stride // ALIGN for each in (query, key, value, out) for stride in each.stride()[:3]]
-    attention_kernel[(triton.cdiv(queries, BLOCK), batch * heads)](
-        query, key, value, bias, out, heads, queries, key.shape[2], scale * math.log2(math.e), *strides,
-        *bias.stride(), ALIGN=ALIGN, D=width, WIDTH=triton.next_power_of_2(width), BLOCK_M=BLOCK, BLOCK_N=BLOCK,
-        num_warps=WARPS, num_stages=STAGES,
-    )  # fmt: skip
+    launch(attention_kernel, _plan, (query, key, value, bias, out), scale)
     return out
 
 
-def is_aligned(tensor: Tensor) -> bool:
+@lru_cache
+def is_aligned(strides: tuple[int, ...]) -> bool:
     """Whether every row begins at a multiple of what is read at once, its numbers side by side."""
-    return tensor.stride(-1) == 1 and all(stride % ALIGN == 0 for stride in tensor.stride()[:-1])
+    return strides[-1] == 1 and all(stride % ALIGN == 0 for stride in strides[:-1])
+
+
+def _plan(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, out: Tensor, scale: float) -> Plan:
+    batch, heads, queries, width = query.shape
+    numbers = dict(heads=heads, queries=queries, keys=key.shape[2], scale=scale * math.log2(math.e))
+    for name, each in dict(q=query, k=key, v=value, o=out).items():
+        numbers |= {f's{name}{axis}': stride // ALIGN for axis, stride in zip('bhn', each.stride())}
+    constants = dict(ALIGN=ALIGN, D=width, WIDTH=triton.next_power_of_2(width), BLOCK_M=BLOCK, BLOCK_N=BLOCK)
+    return (triton.cdiv(queries, BLOCK), batch * heads), dict(
+        **numbers, **dict(zip(('sbb', 'sbn'), bias.stride())), **constants, num_warps=WARPS, num_stages=STAGES
+    )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..grid import Grid
 from . import gram_steps, products, steps
+from .launching import on_device_of
 
 TOGETHER = not products.INTERPRETED.value
 """Whether one launch does all steps. Interpreted programs run one after the other: none can wait for a later one."""
@@ -373,13 +374,15 @@ def run(
         arguments |= {f'n_{name}': plan.items[name] for name in ('pool', 'compare', 'median', 'average', 'members')}
         order = ['pool', 'measure', *['median'] * measured, *['average', 'compare'] * iters, *['members'] * members]
     if together:
-        kernel[(count_programs(x.device),)](**arguments, **span, STEP='all', launch_cooperative_grid=True)
+        with on_device_of(x):
+            kernel[(count_programs(x.device),)](**arguments, **span, STEP='all', launch_cooperative_grid=True)
         return result
     for place, step in enumerate(order):
         if step == 'iterate':
             done = order[:place].count(step)
             span = dict(number=done, last=done + 1)
-        kernel[(plan.items[step],)](**arguments, **span, STEP=step)
+        with on_device_of(x):
+            kernel[(plan.items[step],)](**arguments, **span, STEP=step)
     return result
 
 

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import clustering
+from .launching import on_device_of
 from .products import add_product
 
 LOWEST = tl.constexpr(-(2**31))
@@ -136,16 +137,18 @@ def launch_weights(
     nearest = before.new_empty((batch, n_tokens, k), dtype=torch.int64)
     weights = before.new_empty((batch, n_tokens, k), dtype=torch.float32)
     block_n, block_m = 64, 64
-    compare_kernel[(triton.cdiv(n_centers, block_m), triton.cdiv(n_tokens, block_n), batch)](
-        before, centers, similar, n_tokens, n_centers, channels, *before.stride(),
-        BLOCK_N=block_n, BLOCK_M=block_m, BLOCK_K=32, num_warps=4, num_stages=3,
-    )  # fmt: skip
+    with on_device_of(before):
+        compare_kernel[(triton.cdiv(n_centers, block_m), triton.cdiv(n_tokens, block_n), batch)](
+            before, centers, similar, n_tokens, n_centers, channels, *before.stride(),
+            BLOCK_N=block_n, BLOCK_M=block_m, BLOCK_K=32, num_warps=4, num_stages=3,
+        )  # fmt: skip
     block_m = triton.next_power_of_2(n_centers)
     block_n = max(2048 // block_m, 1)
-    weigh_kernel[(triton.cdiv(n_tokens, block_n), batch)](
-        similar, clustering.each(heat, batch), temperature, nearest, weights, n_tokens, n_centers,
-        K=k, SQUARES=squares, BLOCK_N=block_n, BLOCK_M=block_m, num_warps=4 if block_m <= 4096 else 8,
-    )  # fmt: skip
+    with on_device_of(before):
+        weigh_kernel[(triton.cdiv(n_tokens, block_n), batch)](
+            similar, clustering.each(heat, batch), temperature, nearest, weights, n_tokens, n_centers,
+            K=k, SQUARES=squares, BLOCK_N=block_n, BLOCK_M=block_m, num_warps=4 if block_m <= 4096 else 8,
+        )  # fmt: skip
     return nearest, weights
 
 
@@ -189,8 +192,9 @@ def launch_product(z: Tensor, nearest: Tensor, weights: Tensor) -> Tensor:
     out = z.new_empty((batch, n_tokens, width))
     block_d = min(triton.next_power_of_2(width), 256)
     block_n = max(2048 // block_d, 1)
-    apply_kernel[(triton.cdiv(n_tokens, block_n), triton.cdiv(width, block_d), batch)](
-        z, nearest.contiguous(), weights.contiguous(), out, n_tokens, width, k, *z.stride(),
-        BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
-    )  # fmt: skip
+    with on_device_of(z):
+        apply_kernel[(triton.cdiv(n_tokens, block_n), triton.cdiv(width, block_d), batch)](
+            z, nearest.contiguous(), weights.contiguous(), out, n_tokens, width, k, *z.stride(),
+            BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
+        )  # fmt: skip
     return out

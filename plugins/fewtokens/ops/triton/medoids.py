@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import on_device_of
 from .pairing import HIGHEST, LOWEST
 
 
@@ -198,24 +199,25 @@ def launch(distances: Tensor, norms: Tensor, k: int, max_iters: int, tol: float)
     medoids, labels = (distances.new_empty((batch, each), dtype=torch.int64) for each in (k, count))
     starts, counts = distances.new_empty((2, batch, k), dtype=torch.int32)
     block_n = max(triton.next_power_of_2(count), 32)
-    medoid_kernel[(batch,)](
-        distances.contiguous(),
-        norms.contiguous(),
-        medoids,
-        labels,
-        distances.new_empty((batch, count), dtype=torch.int32),
-        starts,
-        counts,
-        distances.new_empty((batch, count), dtype=torch.float64),
-        count,
-        k,
-        max_iters,
-        float(tol),
-        BLOCK_N=block_n,
-        BLOCK_K=max(triton.next_power_of_2(k), 32),
-        BLOCK=min(block_n, 2048),
-        BLOCK_S=32 if count <= 512 else 64,
-        AHEAD=8,
-        num_warps=8 if block_n <= 4096 else 16,
-    )
+    with on_device_of(distances):
+        medoid_kernel[(batch,)](
+            distances.contiguous(),
+            norms.contiguous(),
+            medoids,
+            labels,
+            distances.new_empty((batch, count), dtype=torch.int32),
+            starts,
+            counts,
+            distances.new_empty((batch, count), dtype=torch.float64),
+            count,
+            k,
+            max_iters,
+            float(tol),
+            BLOCK_N=block_n,
+            BLOCK_K=max(triton.next_power_of_2(k), 32),
+            BLOCK=min(block_n, 2048),
+            BLOCK_S=32 if count <= 512 else 64,
+            AHEAD=8,
+            num_warps=8 if block_n <= 4096 else 16,
+        )
     return medoids, labels

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import clustering
 from .clustering import wait_for_all
+from .launching import on_device_of
 from .products import add_narrow_product
 
 LOWEST = tl.constexpr(-(2**31))
@@ -374,14 +375,17 @@ def run(
     )
     if together:
         n, away = rounds[0]
-        pair_kernel[(clustering.count_programs(x.device, 1 if many else 2),)](
-            **arguments, number=0, n=n, away=away, STEP='all', FIRST=True, launch_cooperative_grid=True
-        )
+        programs = clustering.count_programs(x.device, 1 if many else 2)
+        with on_device_of(x):
+            pair_kernel[(programs,)](
+                **arguments, number=0, n=n, away=away, STEP='all', FIRST=True, launch_cooperative_grid=True
+            )
         return result
     for number, (n, away) in enumerate(rounds):
         halves = (n + 1) // 2, n // 2
         pairs = [-(-half // arguments['BLOCK']) for half in halves]
         items = dict(offer=batch * pairs[0] * pairs[1], choose=batch, join=batch * (n - away))
         for step, count in items.items():
-            pair_kernel[(count,)](**arguments, number=number, n=n, away=away, STEP=step, FIRST=number == 0)
+            with on_device_of(x):
+                pair_kernel[(count,)](**arguments, number=number, n=n, away=away, STEP=step, FIRST=number == 0)
     return result

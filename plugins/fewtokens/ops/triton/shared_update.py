@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import clustering
+from .launching import Plan, launch
 
 
 def merge_tokens(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,13 +117,19 @@ def _(before, tokens, centers, labels):
 
 def launch_restore(before: Tensor, tokens: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
     """As `fewtokens.ops.shared_update.restore_updated`."""
-    batch, n_tokens, channels = before.shape
     out = before.new_empty(before.shape)
+    launch(restore_kernel, _plan_restore, (before, tokens, centers, labels.contiguous(), out))
+    return out
+
+
+def _plan_restore(before: Tensor, tokens: Tensor, centers: Tensor, labels: Tensor, out: Tensor) -> Plan:
+    batch, n_tokens, channels = before.shape
     block_c = min(triton.next_power_of_2(channels), 512)
     block_n = max(4096 // block_c, 1)
-    places = (triton.cdiv(n_tokens, block_n), triton.cdiv(channels, block_c), batch)
-    restore_kernel[places](
-        before, tokens, centers, labels.contiguous(), out, n_tokens, channels,
-        *before.stride(), *tokens.stride(), *centers.stride(), BLOCK_N=block_n, BLOCK_C=block_c, num_warps=4,
-    )  # fmt: skip
-    return out
+    strides = {
+        f's{name}{axis}': stride
+        for name, each in dict(b=before, t=tokens, c=centers).items()
+        for axis, stride in zip('bnc', each.stride())
+    }
+    programs = (triton.cdiv(n_tokens, block_n), triton.cdiv(channels, block_c), batch)
+    return programs, dict(N=n_tokens, C=channels, **strides, BLOCK_N=block_n, BLOCK_C=block_c, num_warps=4)

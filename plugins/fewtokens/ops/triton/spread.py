@@ -1,8 +1,11 @@
 """Norm and activation of tokens that stand for many, each in one launch."""
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .launching import Plan, launch
 
 TINY = tl.constexpr(1.1754943508222875e-38)
 
@@ -34,9 +37,15 @@ def norm_kernel(
 
 
 @triton.jit
-def activate(x, KIND: tl.constexpr):
-    if KIND == 'gelu':
+def activate(x, KIND: tl.constexpr, EXACT: tl.constexpr):
+    if KIND == 'gelu' and EXACT:
         return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    elif KIND == 'gelu':
+        # The error function within 1.5e-7, Abramowitz and Stegun 7.1.26: computing it was most of the kernel's time.
+        y = tl.abs(x) * 0.7071067811865476
+        t = 1 / (1 + 0.3275911 * y)
+        rest = 0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
+        return tl.maximum(x, 0.0) - 0.5 * tl.abs(x) * t * rest * tl.exp(-y * y)
     elif KIND == 'gelu tanh':
         # (1 + tanh y) / 2 is the logistic function of 2 y.
         return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
@@ -47,7 +56,8 @@ def activate(x, KIND: tl.constexpr):
 @triton.jit(do_not_specialize=['rows', 'part'])
 def activation_kernel(
     hidden, shares, weight, scale, out, rows, part, D, C, swd, swc,
-    KIND: tl.constexpr, SCALED: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_R: tl.constexpr,
+    KIND: tl.constexpr, EXACT: tl.constexpr, SCALED: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
     """A program is some hidden units of `part` tokens; it measures the units' weights first."""
     units = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -72,30 +82,38 @@ def activation_kernel(
         deviation = tl.sqrt(tl.load(shares + row, mask=row < rows, other=0))[:, None] * gain
         at = row.to(tl.int64)[:, None] * D + units[None, :]
         x = tl.load(hidden + at, mask=wanted, other=0).to(tl.float32)
-        y = (activate(x + deviation, KIND) + activate(x - deviation, KIND)) * 0.5
+        y = (activate(x + deviation, KIND, EXACT) + activate(x - deviation, KIND, EXACT)) * 0.5
         tl.store(out + at, y.to(out.dtype.element_ty), mask=wanted)
 
 
-def _rows_of(tensor: Tensor) -> tuple[int, int]:
-    """Strides of the first two of three dimensions, those that are not there being 1 long."""
-    return (0, 0, *tensor.stride()[:-1])[-2:]
+def _strides(name: str, tensor: Tensor) -> dict[str, int]:
+    """Of the first two of three dimensions, those that are not there being 1 long."""
+    outer, inner = (0, 0, *tensor.stride()[:-1])[-2:]
+    return {f's{name}o': outer, f's{name}i': inner}
 
 
 def launch_norm(
     value: Tensor, apart: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """As `fewtokens.ops.spread.norm_members`, of a plain layer norm."""
-    channels = value.shape[-1]
-    out = value.new_empty(value.shape)
-    shares = apart.new_empty(apart.shape)
-    rows = value.shape[-2] if value.ndim > 1 else 1
-    block_c = triton.next_power_of_2(channels)
-    norm_kernel[(value.numel() // channels,)](
-        value, apart, weight, bias, out, shares, rows, channels, eps, *_rows_of(value), value.stride(-1),
-        *_rows_of(apart), SCALED=weight is not None, SHIFTED=bias is not None, BLOCK_C=block_c,
-        num_warps=min(max(block_c // 256, 1), 8),
-    )  # fmt: skip
+    out, shares = value.new_empty(value.shape), apart.new_empty(apart.shape)
+    launch(norm_kernel, _plan_norm, (value, apart, weight, bias, out, shares), eps)
     return out, shares
+
+
+def _plan_norm(
+    value: Tensor, apart: Tensor, weight: Tensor | None, bias: Tensor | None, out: Tensor, shares: Tensor, eps: float
+) -> Plan:
+    channels = value.shape[-1]
+    block_c = triton.next_power_of_2(channels)
+    return (shares.numel(),), dict(
+        rows=value.shape[-2] if value.ndim > 1 else 1,
+        **dict(C=channels, eps=eps, svc=value.stride(-1)),
+        **_strides('v', value),
+        **_strides('a', apart),
+        **dict(SCALED=weight is not None, SHIFTED=bias is not None, BLOCK_C=block_c),
+        num_warps=min(max(block_c // 512, 1), 8),
+    )
 
 
 BLOCK_D, BLOCK_R = 16, 128
@@ -106,17 +124,23 @@ PROGRAMS = 1024
 def launch_activation(hidden: Tensor, shares: Tensor, weight: Tensor, scale: Tensor | None, kind: str) -> Tensor:
     """As `fewtokens.ops.spread.activate_members`."""
     hidden, shares = hidden.contiguous(), shares.contiguous()
-    units, channels = weight.shape
     out = hidden.new_empty(hidden.shape)
-    rows = hidden.numel() // units
-    columns = triton.cdiv(units, BLOCK_D)
-    blocks = triton.cdiv(rows, BLOCK_R)
-    # Two blocks of tokens at least.
-    part = max(triton.cdiv(blocks, max(PROGRAMS // columns, 1)), 2) * BLOCK_R
-    places = (columns, triton.cdiv(rows, part))
-    activation_kernel[places](
-        hidden, shares, weight, scale, out, rows, part, units, channels, *weight.stride(), KIND=kind,
-        SCALED=scale is not None, BLOCK_D=BLOCK_D, BLOCK_C=min(triton.next_power_of_2(channels), 256), BLOCK_R=BLOCK_R,
-        num_warps=4,
-    )  # fmt: skip
+    launch(activation_kernel, _plan_activation, (hidden, shares, weight, scale, out), kind)
     return out
+
+
+def _plan_activation(
+    hidden: Tensor, shares: Tensor, weight: Tensor, scale: Tensor | None, out: Tensor, kind: str
+) -> Plan:
+    units, channels = weight.shape
+    rows = shares.numel()
+    columns = triton.cdiv(units, BLOCK_D)
+    # Two blocks of tokens at least.
+    part = max(triton.cdiv(triton.cdiv(rows, BLOCK_R), max(PROGRAMS // columns, 1)), 2) * BLOCK_R
+    return (columns, triton.cdiv(rows, part)), dict(
+        **dict(rows=rows, part=part, D=units, C=channels),
+        **dict(zip(('swd', 'swc'), weight.stride())),
+        **dict(KIND=kind, EXACT=hidden.dtype == torch.float32, SCALED=scale is not None),
+        **dict(BLOCK_D=BLOCK_D, BLOCK_C=min(triton.next_power_of_2(channels), 256), BLOCK_R=BLOCK_R),
+        num_warps=4,
+    )
