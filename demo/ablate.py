@@ -186,8 +186,10 @@ def look_at_photographs(questions: dict[str, list[str]], size: int, out: Path) -
 
 
 def segment_scenes(questions: dict[str, list[str]], count: int, out: Path) -> Answers:
-    data, checkpoint = out / f'scenes-{count}', str(SEGMENTER.with_name('segmenter_scenes.pth'))
-    write_ade20k(str(data), dict(training=0, validation=count))
+    data, checkpoint = out / f'scenes-{count}-{__version__}', str(SEGMENTER.with_name('segmenter_scenes.pth'))
+    # Of the last scene, this is written last.
+    if not (data / f'annotations/validation/{count - 1:05d}.png').exists():
+        write_ade20k(str(data), dict(training=0, validation=count))
     config = load_config(SEGMENTER, {'test_dataloader.dataset.data_root': str(data)})
     check_test_data(config)
     model, tests = build_model(config, checkpoint), TestSet(config, checkpoint, out, batch=4)

@@ -299,6 +299,24 @@ def test_data_parallel_is_refused(switch):
         replicate(model)(IMAGES)
 
 
+class FSDPModule:
+    """What `fully_shard` makes of a module's class, by name."""
+
+
+def test_sharded_models_are_refused():
+    """Before attaching, and in training, where `fully_shard` waits for gradients of all that blocks return."""
+    model = vit()
+    with fewtokens.attach(model, fewtokens.SharedUpdate(2, 4)):
+        for block in model.layers:
+            block.__class__ = type('FSDPLayer', (FSDPModule, type(block)), {})
+        with pytest.raises(RuntimeError, match='FullyShardedDataParallel alone, attached before'):
+            model(IMAGES)
+        with torch.no_grad():
+            model(IMAGES)
+    with pytest.raises(ValueError, match='FullyShardedDataParallel alone, attached before'):
+        fewtokens.attach(model, fewtokens.SharedUpdate(2, 4))
+
+
 @pytest.mark.parametrize('after', [0, 2])
 def test_images_that_the_host_does_not_take_are_refused(after):
     model = beit()

@@ -8,7 +8,6 @@ how soon memory is there depends on what was freed before.
 import argparse
 import datetime
 import multiprocessing
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -169,8 +168,7 @@ def measure(name: str, rounds: int, warmup: int) -> list[dict[str, Any]]:
     variants = make_variants({text_of(reducer): reducer for reducer in sample.reducers})[1:]
     contexts = {variant.name: partial(variant.applied, model) for variant in variants}
     counted = count_rows_cheaply(model, variants, images)
-    # The process's own seconds, in which others on the machine have no part: one thread makes them time.
-    seconds = seconds_interleaved(contexts, lambda: forward(model, images), rounds, warmup, now=time.process_time)
+    seconds = seconds_interleaved(contexts, lambda: forward(model, images), rounds, warmup)
     about = dict(model=name, family=only_host(model).family, side=sample.side)
     return [about | row.as_json() | asdict(summarize(seconds[row.name], seconds[FUSED])) for row in counted]
 

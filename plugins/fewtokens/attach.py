@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .attachment import refuse_data_parallel
+from .attachment import refuse_data_parallel, refuse_sharded
 from .hosts import FAMILIES, Host, find_hosts
 from .hosts.refused import why_refused
 from .reducers import Reducer
@@ -21,11 +21,12 @@ def attach(model: nn.Module, reducer: Reducer) -> Reduction:
 
     Raises:
         ValueError: no known backbone, several of them, settings that don't fit it, something attached already, or
-            `nn.DataParallel`.
+            `nn.DataParallel` or a sharded model.
     """
     if not isinstance(reducer, Reducer):
         raise ValueError(f'reducer={reducer!r} must be a reducer, for instance fewtokens.Hourglass(after=10, grid=28)')
     refuse_data_parallel(model)
+    refuse_sharded(model)
     return Reduction(only_host(model), reducer)
 
 

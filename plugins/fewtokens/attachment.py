@@ -1,8 +1,10 @@
 """What `attach` and `use_sdpa` return: everything that was put on a model, and the way to take it off."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 Attached = TypeVar('Attached', bound='Attachment')
@@ -42,6 +44,10 @@ _DATA_PARALLEL = (
     'fewtokens does not work inside nn.DataParallel, whose copies share the calls of one model: use '
     'DistributedDataParallel, or one device'
 )
+_SHARDED = (
+    'of models whose weights are sharded, fewtokens works inside FullyShardedDataParallel alone, attached before the '
+    'model is wrapped; DistributedDataParallel has no such limit'
+)
 
 
 def refuse_data_parallel(model: nn.Module) -> None:
@@ -54,6 +60,23 @@ def refuse_replica(module: nn.Module) -> None:
     """Raises a RuntimeError in a copy that nn.DataParallel made of a module."""
     if getattr(module, '_is_replica', False):
         raise RuntimeError(_DATA_PARALLEL)
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Raises a ValueError where PyTorch shards the model's weights, or those of a part."""
+    if any(_is_a(module, 'FullyShardedDataParallel', 'FSDPModule') for module in model.modules()):
+        raise ValueError(_SHARDED)
+
+
+def refuse_sharded_training(blocks: Iterable[nn.Module]) -> None:
+    """Raises a RuntimeError for blocks of `fully_shard`: it waits for gradients of all that they return."""
+    if torch.is_grad_enabled() and any(_is_a(block, 'FSDPModule') for block in blocks):
+        raise RuntimeError(_SHARDED)
+
+
+def _is_a(module: nn.Module, *names: str) -> bool:
+    """By name, for not every PyTorch has these classes."""
+    return any(cls.__name__ in names for cls in type(module).__mro__)
 
 
 def attached(model: nn.Module) -> list[Attachment]:

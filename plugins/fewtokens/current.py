@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-READS_CONTEXT_VARIABLES = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 14)
+from .hosts.versions import TORCH
+
+READS_CONTEXT_VARIABLES = TORCH >= (2, 14)
 """Whether code that this version of PyTorch compiles can; what another task of the thread set is seen where not."""
 
 

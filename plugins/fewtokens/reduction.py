@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .attachment import Attachment, attached, forget_compiled, refuse_replica
+from .attachment import Attachment, attached, forget_compiled, refuse_replica, refuse_sharded_training
 from .current import Current
 from .hosts import (
     AttentionContext,
@@ -63,6 +63,8 @@ class Reduction(Attachment):
             [after for after, end in self._ends.items() if after <= index < end] for index in range(last + 1)
         ]
         self._last_block = max(self._ends.values()) - 1
+        named = host.backbone.named_modules()
+        self._path_to_last = next((path for path, module in named if module is host.blocks[self._last_block]), None)
         self._current, self._seen, self._in_head = Current(), Current(), Current()
         self._last: dict[int, Level] = {}
         self._trained = TrainedPasses()
@@ -193,6 +195,21 @@ class Reduction(Attachment):
 
     def _see_entry(self, module: nn.Module, args: tuple) -> None:
         refuse_replica(module)
+        refuse_sharded_training(self.host.blocks)
+        if not (torch.compiler.is_dynamo_compiling() or self._path_to_last is None):
+            self._refuse_cut()
+
+    def _refuse_cut(self) -> None:
+        """Where the last of the blocks attached to is gone, nothing would make the tokens whole."""
+        last = self.host.blocks[self._last_block]
+        try:
+            found = self.host.backbone.get_submodule(cast(str, self._path_to_last))
+        except AttributeError:
+            found = None
+        # It may have been wrapped since.
+        if found is None or all(module is not last for module in found.modules()):
+            where = self.host.path or type(self.host.backbone).__name__
+            raise RuntimeError(f'the blocks of {where} are others than those attached to: remove() and attach anew')
 
     # A forward pass
 

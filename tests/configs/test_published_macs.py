@@ -1,6 +1,7 @@
 """The published GMACs of DINO and Mask2Former are those of Swin-L alone, of one image of 1152 x 1152 or of a video."""
 
 import csv
+import functools
 import re
 from pathlib import Path
 
@@ -28,9 +29,13 @@ CHANNELS, WINDOWS = 768, (1152 // 16 // 12) ** 2
 """Of the third stage."""
 
 
+# Each is read by several tests, and nothing is changed in it.
+config_of = functools.cache(load_config)
+
+
 @pytest.fixture(scope='module')
 def backbone():
-    config = load_config(CONFIGS[0])
+    config = config_of(CONFIGS[0])
     with DefaultScope.overwrite_default_scope('mmdet'):
         backbone = MODELS.build(config.model.backbone).to('meta')
     backbone.eval()
@@ -55,7 +60,7 @@ def test_the_host(backbone, host):
 
 
 def test_all_have_the_same_backbone():
-    backbones = [load_config(path).model.backbone for path in CONFIGS]
+    backbones = [config_of(path).model.backbone for path in CONFIGS]
     for name in ('embed_dims', 'depths', 'num_heads', 'window_size', 'mlp_ratio'):
         assert len({str(backbone[name]).strip('()[]') for backbone in backbones}) == 1
 
@@ -68,7 +73,7 @@ def block_gmacs(window):
 
 @pytest.mark.parametrize('path', IMAGES, ids=lambda path: path.stem)
 def test_a_published_row(path, counter, host):
-    (hook,) = (hook for hook in load_config(path).custom_hooks if hook['type'] == 'FewTokensHook')
+    (hook,) = (hook for hook in config_of(path).custom_hooks if hook['type'] == 'FewTokensHook')
     settings = hook['reducer']
     published = float(re.search(r'to (\d+) GMACs', path.read_text())[1])
     macs, with_norms = counter(build_reducer(settings))
@@ -84,7 +89,7 @@ def test_a_published_row(path, counter, host):
 @pytest.mark.parametrize('path', VIDEOS, ids=lambda path: path.stem)
 def test_a_published_row_of_videos(path, backbone):
     """To the digit, norms counted: the frames that their counter had are not those of the test set."""
-    (hook,) = load_config(path).custom_hooks
+    (hook,) = config_of(path).custom_hooks
     said = re.search(r'(\d+) to (\d+) GMACs of the backbone at (\d+) frames of (\d+) x (\d+)', path.read_text())
     before, after, *shape = map(int, said.groups())
     counter = Counter(backbone, *shape)

@@ -222,6 +222,26 @@ def test_what_leaves_no_grid_is_refused():
 
 
 @torch.no_grad()
+def test_what_changes_while_attached(reducer):
+    """Another input size, and another head. Fewer blocks are refused, unless those that are cut saw whole tokens."""
+    model, larger = vit(), torch.randn(2, 3, 96, 80)
+    with fewtokens.attach(model, reducer):
+        model(IMAGES)
+        model.set_input_size((96, 80))
+        model.reset_classifier(3)
+        given = model(larger)
+    with fewtokens.attach(model, reducer):
+        assert torch.equal(model(larger), given) and given.shape == (2, 3)
+        model.prune_intermediate_layers([4])
+        with pytest.raises(RuntimeError, match='the blocks of VisionTransformer are others than those attached to'):
+            model.forward_features(larger)
+    expected = model.forward_features(larger).shape
+    with fewtokens.attach(model, fewtokens.SharedUpdate(1, 4, until=3)) as attachment:
+        model.blocks = model.blocks[:3]
+        assert model.forward_features(larger).shape == expected and attachment.passes == 1
+
+
+@torch.no_grad()
 def test_copies_and_mixed_precision(reducer):
     model = vit()
     with fewtokens.attach(model, reducer):

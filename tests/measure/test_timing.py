@@ -6,8 +6,12 @@ from fewtokens.measure import timing
 from fewtokens.measure.timing import time_interleaved
 
 
-def test_speed_up_is_of_the_same_round(monkeypatch):
-    """On a clock that runs by itself: the machine is twice as slow from round to round, and entering takes its time."""
+@pytest.mark.parametrize('threads, clock', [(1, 'process_time'), (2, 'perf_counter')])
+def test_speed_up_is_of_the_same_round(threads, clock, monkeypatch):
+    """On a clock that runs by itself: the machine is twice as slow from round to round, and entering takes its time.
+
+    What one thread took is what the process did: the other programs' part of the time isn't its own.
+    """
     now, turns = [0.0], []
 
     @contextmanager
@@ -20,7 +24,8 @@ def test_speed_up_is_of_the_same_round(monkeypatch):
     def call():
         now[0] += turns[-1] * 2 ** ((len(turns) - 1) // 2)
 
-    monkeypatch.setattr(timing.time, 'perf_counter', lambda: now[0])
+    monkeypatch.setattr(timing.torch, 'get_num_threads', lambda: threads)
+    monkeypatch.setattr(timing.time, clock, lambda: now[0])
     rows = {name: (lambda s=s: context(s)) for name, s in dict(slow=0.5, fast=0.125).items()}
     timings = time_interleaved(rows, call, 'slow', rounds=3, warmup=1)
     assert turns == [0.5, 0.125] * 4

@@ -18,6 +18,7 @@ def test_answers_go_on_where_they_were_interrupted(run, tmp_path, monkeypatch):
     args = ['--size', 224, '--scenes', 2, '--question', 'or their squares', '--out', tmp_path]
     first = run('ablate.py', *args)
     assert first.returncode == 0 and 'evaluating Hourglass' in first.err, first.err
+    assert 'drawing validation scenes' in first.err
     content = json.loads((tmp_path / 'ablations.json').read_text())
     for model, grid in zip(content['models'], (10, 18)):
         (question,) = model['questions']
@@ -28,7 +29,7 @@ def test_answers_go_on_where_they_were_interrupted(run, tmp_path, monkeypatch):
     page = (tmp_path / 'report.html').read_text()
     assert page.count('<img') == 2 and page.count('<table') == 2
     again = run('ablate.py', *args)
-    assert 'evaluated in an earlier run' in again.err
+    assert 'evaluated in an earlier run' in again.err and 'drawing' not in again.err
     assert json.loads((tmp_path / 'ablations.json').read_text())['models'] == content['models']
 
 

@@ -15,6 +15,7 @@ from ..ops.backend import use_kernels
 from .layout import Layout, Windows
 from .members import Members
 from .spread import Spread
+from .versions import TORCH
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class KeyMask(Tensor):
             return out.as_subclass(cls) if kept else out
 
 
-COMPILES_MARKS = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 11)
+COMPILES_MARKS = TORCH >= (2, 11)
 """Whether this version of PyTorch compiles what marks a mask, as 2.11 and 2.14 were seen to; not tried before."""
 RESHAPING = (Tensor.view, Tensor.expand, Tensor.reshape, Tensor.to)
 

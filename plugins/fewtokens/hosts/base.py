@@ -10,6 +10,7 @@ from .attention import AttentionContext, Context
 from .layout import Grid, Layout, WholeGrid
 from .middle import Middle
 from .spread import Sublayers
+from .versions import refuse_old
 
 
 class Handle(Protocol):
@@ -168,9 +169,20 @@ def find_hosts(model: nn.Module) -> list[Host]:
 
 
 def find_host(path: str, module: nn.Module, parent: nn.Module | None) -> Host | None:
-    """What a module at that path of a model is described as; None if it is no known backbone."""
+    """What a module at that path of a model is described as; None if it is no known backbone.
+
+    Raises:
+        ValueError: it is one, of a version of its library that is too old.
+    """
     found = (cls.find(path, module, parent) for cls in FAMILIES)
-    return next((host for host in found if host is not None), None)
+    try:
+        host = next((host for host in found if host is not None), None)
+    except AttributeError:
+        refuse_old(module)
+        raise
+    if host is not None:
+        refuse_old(host.backbone)
+    return host
 
 
 def asked_blocks(take: Callable, depth: int, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:

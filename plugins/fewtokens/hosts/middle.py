@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .weights import as_numbers
+
 
 @dataclass(frozen=True)
 class Middle:
@@ -29,19 +31,25 @@ class Middle:
     @property
     def reads_weights(self) -> bool:
         """Whether the projection's weights are numbers that can be read, as quantised ones aren't."""
-        weight = self._parameter(self.weight)
-        return isinstance(weight, Tensor) and weight.is_floating_point()
+        return as_numbers(self._parameter(self.weight)) is not None
 
     def mean_keys(self, normed: Tensor) -> Tensor:
         """[B, N, C] -> [B, N, D]: the mean over heads of the keys that attention makes of its input.
 
         One projection by the mean of the heads' weights, so that keys aren't computed a second time.
+
+        Raises:
+            ValueError: the weights were quantised since.
         """
+        if not self.reads_weights:
+            raise ValueError(
+                "the weights of attention's keys were quantised since a method that reads them was attached"
+            )
         weight, bias = (self._of_keys(path) for path in (self.weight, self.bias))
         return F.linear(normed, weight, bias)
 
     def _of_keys(self, path: str) -> Tensor | None:
-        value = self._parameter(path)
+        value = as_numbers(self._parameter(path))
         return None if value is None else value.chunk(3)[1].unflatten(0, (self.attention.num_heads, -1)).mean(dim=0)
 
     def _parameter(self, path: str) -> Any:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..ops.spread import LayerNorm, activate_members, norm_members
 from .replaced import is_own
+from .weights import as_numbers
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,6 @@ def sublayers(
     if not isinstance(norm, nn.LayerNorm):
         return None
     if not (isinstance(mlp_norm, nn.LayerNorm) and isinstance(linear, nn.Linear) and activation is not None):
-        return Sublayers(norm)
-    if linear.weight.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-        # Quantised: its numbers aren't the weights.
         return Sublayers(norm)
     return Sublayers(norm, mlp_norm, linear, activation)
 
@@ -98,10 +95,14 @@ class SpreadActivation:
         if context is None or context.spread is None or not context.spread.shares:
             return forward(hidden)
         _refuse_offloaded(self.linear, hidden)
+        # At every call: a model may be quantised once this is attached.
+        weight = as_numbers(self.linear.weight)
+        if weight is None:
+            return forward(hidden)
         # Some blocks take the MLP's tokens in a row that the norm had on a grid.
         share = context.spread.shares[0].reshape(*hidden.shape[:-1], 1)
         known = _kind(module) if is_own(forward) else None
-        return activate_members(hidden, share, forward, self.linear.weight, self.norm.weight, known)
+        return activate_members(hidden, share, forward, weight, self.norm.weight, known)
 
 
 def _refuse_offloaded(module: nn.Module, value: Tensor) -> None:

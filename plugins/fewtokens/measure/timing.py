@@ -39,7 +39,8 @@ def time_interleaved(
         call: what is timed.
         reference: the row that the others are compared with, round by round.
         rounds: how many times each row is timed, after `warmup` that are not counted.
-        device: a CUDA device is waited for.
+        device: a CUDA device is waited for. On one thread of a CPU it is the process's own time that counts, in which
+            other programs have no part.
     """
     seconds = seconds_interleaved(rows, call, rounds, warmup, device)
     return {name: summarize(times, seconds[reference]) for name, times in seconds.items()}
@@ -51,15 +52,17 @@ def seconds_interleaved(
     rounds: int,
     warmup: int,
     device: torch.device | str = 'cpu',
-    now: Callable[[], float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """What each row took in each round, [rounds]: see `time_interleaved`; `now` gives seconds, as a clock does."""
+    """What each row took in each round, [rounds]: see `time_interleaved`."""
+    device = torch.device(device)
+    alone = device.type == 'cpu' and torch.get_num_threads() == 1
+    now = time.process_time if alone else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     with progress_bar((rounds + warmup) * len(rows), 'timing') as bar:
         for number in range(warmup + rounds):
             for name, context in rows.items():
                 with context():
-                    elapsed = _time(call, torch.device(device), now or time.perf_counter)
+                    elapsed = _time(call, device, now)
                 if number >= warmup:
                     seconds[name].append(elapsed)
                 bar.update()

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
 
-from ..attachment import Attachment, attached
+from ..attachment import Attachment, attached, refuse_sharded
 from ..literals import call_with
 from ..plugin import Plugin, attach_plugin
 from ..sdpa import FusedAttention, use_sdpa
@@ -58,7 +58,7 @@ class FewTokensHook(Hook):
 
     def attach_to(self, runner: Runner) -> None:
         """Attaches before the run begins, for whoever wants to watch it."""
-        _refuse_fsdp(runner.model)
+        refuse_sharded(runner.model)
         if self.sdpa and not any(isinstance(other, FusedAttention) for other in attached(runner.model)):
             self.attachments.append(use_sdpa(runner.model))
         if self.reducer is not None:
@@ -139,11 +139,3 @@ def _find_hook(kind: Any, scope: str | None) -> Any:
             where = f' in scope {place.scope_name!r}' if place else ''
             raise ValueError(f'there is no hook {kind!r}{where}; there is {near}')
     return cls
-
-
-def _refuse_fsdp(model) -> None:
-    if any(type(module).__name__ in ('FullyShardedDataParallel', 'FSDPModule') for module in model.modules()):
-        raise ValueError(
-            'fewtokens does not work inside FullyShardedDataParallel, which hides the blocks that it hooks; '
-            'use DistributedDataParallel'
-        )

@@ -11,7 +11,8 @@ from ..literals import changed_options
 from ..measure.bench import Figure
 from ..measure.files import write_together
 from ..measure.rows import Row
-from ..measure.tune import FASTER, Trial, Tuned
+from ..measure.speed_search import FASTER
+from ..measure.tune import Trial, Tuned
 from ..measure.variants import FUSED
 from ..plugin import kind_of, label_of, text_of
 from ..reducers import Reducer
