@@ -2,24 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewtokens.ops.spread import LayerNorm, activate_members, norm_members
-
-
-@pytest.mark.parametrize('affine', [True, False])
-def test_a_known_norm_gives_what_calling_it_does(affine):
-    torch.manual_seed(0)
-    norm = nn.LayerNorm(16, elementwise_affine=affine)
-    if affine:
-        nn.init.normal_(norm.weight)
-        nn.init.normal_(norm.bias)
-    x = torch.randn(2, 9, 16)
-    x[0, 0], x[0, 1] = 0, 3.0  # padded, and the same in all channels
-    apart = torch.rand(2, 9, 1)
-    apart[0, :2] = 0
-    called = norm_members(x, apart, norm, norm.bias)
-    known = norm_members(x, apart, norm, norm.bias, LayerNorm(norm.weight, norm.bias, norm.eps))
-    torch.testing.assert_close(known, called)
-    torch.testing.assert_close(known[0][0, :2], norm(x)[0, :2])
+from fewtokens.ops.spread import activate_members
 
 
 @pytest.mark.parametrize('activation', [nn.GELU(), nn.ReLU(inplace=True)])

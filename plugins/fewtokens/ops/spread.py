@@ -40,37 +40,27 @@ def norm_members(
         apart: variance of each one's members around it [..., 1] float32.
         norm: called with `value`, gives the norm of it.
         bias: which that norm adds, [C] or None.
-        known: what `norm` computes, where it may be done in its place.
+        known: what `norm` computes, where a kernel may do it in its place.
         backend: 'torch', 'triton' for kernels of a CUDA device, or 'auto': kernels where they can run.
 
     Returns:
         the norm [..., C], and what part `apart` is of the members' whole variance over channels [..., 1] float32.
     """
-    if known is not None and torch.is_autocast_enabled(value.device.type):
-        known = None
     if known is not None and _in_kernels(backend, value, apart, known.weight, known.bias):
-        if value.shape[-1] <= 8192:
+        if value.shape[-1] <= 8192 and not torch.is_autocast_enabled(value.device.type):
             from .triton import spread as kernels
 
             return kernels.launch_norm(value, apart, known.weight, known.bias, known.eps)
-    if known is not None and value.dtype == torch.float32 and value.device.type == 'cpu':
-        normed, variance = _normed(value, known)
-    else:
-        normed, variance = norm(value), _variance(value.detach().float())
+    normed = norm(value)
     with torch.no_grad():
         # A token that is the same in all channels, as a padded one, has no variance to share.
+        variance = _variance(value.detach().float())
         share = apart / (variance + apart).clamp_min(TINY)
         # Half of the spread: with all of it keys come out too weak.
         factor = (variance / (variance + apart / 2).clamp_min(TINY)).sqrt().to(normed.dtype)
     if bias is None:
         return normed * factor, share
     return torch.lerp(bias.to(normed.dtype).expand_as(normed), normed, factor), share
-
-
-def _normed(value: Tensor, norm: LayerNorm) -> tuple[Tensor, Tensor]:
-    """The norm, and the variance over channels [..., 1] that it knows."""
-    normed, _, deviation = torch.native_layer_norm(value, value.shape[-1:], norm.weight, norm.bias, norm.eps)
-    return normed, (deviation.detach().pow(-2) - norm.eps).clamp_min(0)
 
 
 def _variance(value: Tensor) -> Tensor:
@@ -126,8 +116,8 @@ def _activate_in_parts(
     step = max(1, PART // hidden.shape[-1])
     parts = (each.flatten(0, -2).split(step) for each in (hidden, deviation, out))
     for row, apart, into in zip(*parts):
-        # What the activation is given stands where its mean will: an activation in place may return that itself.
         above = activation(torch.addcmul(row, apart, gain))
+        # Where their mean will stand: that of an activation in place is the same tensor.
         below = activation(torch.addcmul(row, apart, gain, value=-1, out=into))
         torch.lerp(above, below, 0.5, out=into)
     return out

@@ -109,7 +109,7 @@ def match_nearest(x: Tensor, r: int, sizes: Tensor) -> Tensor:
         labels [B, N] int64, as from `match_pairs`.
     """
     squares, inverse = x.square().sum(2), sizes.clamp_min(torch.finfo(sizes.dtype).tiny).reciprocal()
-    # In place: half as many numbers as pairs go through memory.
+    # In place: a number for each pair is much memory to ask for anew in each step.
     cost = torch.bmm(x[:, ::2], (-2 * x[:, 1::2]).transpose(1, 2)).add_(squares[:, None, 1::2])
     cost.add_(squares[:, ::2, None]).div_(inverse[:, ::2, None] + inverse[:, None, 1::2])
     least, target = cost.min(dim=2)
