@@ -29,5 +29,6 @@ def test_interval_contains_a_difference_that_every_image_has():
     assert low == pytest.approx(-1.4, abs=0.2) and high == pytest.approx(1.4, abs=0.2)
 
 
-def test_no_interval_without_statistics():
-    assert bootstrap_difference(Accuracy({}), accuracy([[1]], [[2]]), 'mIoU') is None
+def test_no_interval_without_statistics_or_of_one_image():
+    assert bootstrap_difference(Accuracy({}), accuracy([[1], [1]], [[2], [2]]), 'mIoU') is None
+    assert bootstrap_difference(accuracy([[1]], [[2]]), accuracy([[2]], [[2]]), 'mIoU') is None

@@ -49,7 +49,7 @@ class Accuracy:
 
 
 def bootstrap_difference(first: Accuracy, second: Accuracy, name: str) -> tuple[float, float] | None:
-    """95 % interval of first minus second in points of a metric; None where there are no statistics of it."""
-    if name not in first.statistics or name not in second.statistics:
+    """95 % interval of first minus second in points of a metric; None without statistics of it, or of one sample."""
+    if name not in first.statistics or name not in second.statistics or first.statistics[name].samples < 2:
         return None
     return interval_of_difference(first.statistics[name], second.statistics[name])
