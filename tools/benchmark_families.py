@@ -48,7 +48,8 @@ def in_windows(after: int, grid: int) -> tuple[Reducer, ...]:
 
 IN_14, STAGES_OF_14 = in_windows(3, 10), in_windows(4, 10)
 SWIN, SWIN_V2 = in_windows(4, 5), in_windows(4, 6)
-SMALL = dict(embed_dims=384, num_layers=12, num_heads=6)
+SWIN_BASE = dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
+BASE = dict(embed_dims=768, num_layers=12, num_heads=12)
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,14 @@ def of_timm(name: str, *others: Any, side: int = SIDE, **options: Any) -> Sample
 
 def of_timm_sam() -> nn.Module:
     return timm.models.vision_transformer_sam.VisionTransformerSAM(
-        img_size=SIDE, embed_dim=384, depth=12, num_heads=6, window_size=14, use_rel_pos=True, use_abs_pos=True,
+        img_size=SIDE, embed_dim=768, depth=12, num_heads=12, window_size=14, use_rel_pos=True, use_abs_pos=True,
         global_attn_indexes=(2, 5, 8, 11), num_classes=0, neck_chans=256,
     )  # fmt: skip
 
 
 def of_hugging_face(name: str, *others: Any, side: int = SIDE, **options: Any) -> Sample:
-    """A small model, unless options say otherwise."""
-    sizes = dict(hidden_size=384, num_attention_heads=6, num_hidden_layers=12, intermediate_size=1536, patch_size=16)
+    """A base model, unless options say otherwise."""
+    sizes = dict(hidden_size=768, num_attention_heads=12, num_hidden_layers=12, intermediate_size=3072, patch_size=16)
 
     def make() -> nn.Module:
         config = getattr(transformers, f'{name}Config')(**sizes | dict(image_size=side) | options)
@@ -89,7 +90,7 @@ def of_hugging_face(name: str, *others: Any, side: int = SIDE, **options: Any) -
 
 
 def of_hugging_face_swin(name: str, window: int, reducers: tuple[Reducer, ...], side: int) -> Sample:
-    options = dict(image_size=side, embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), window_size=window)
+    options = dict(image_size=side, embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=window)
 
     def make() -> nn.Module:
         return getattr(transformers, f'{name}Model')(getattr(transformers, f'{name}Config')(**options))
@@ -106,55 +107,54 @@ def of_openmmlab(scope: str, kind: str, *others: Any, side: int = SIDE, **option
 
 
 def of_torchvision_vit() -> nn.Module:
-    return torchvision.models.VisionTransformer(SIDE, 16, 12, 6, 384, 1536)
+    return torchvision.models.VisionTransformer(SIDE, 16, 12, 12, 768, 3072)
 
 
 def of_open_clip() -> nn.Module:
-    return open_clip.transformer.VisionTransformer(SIDE, 16, 384, 12, 6, mlp_ratio=4, output_dim=384)
+    return open_clip.transformer.VisionTransformer(SIDE, 16, 768, 12, 12, mlp_ratio=4, output_dim=512)
 
 
 def depth_anything() -> nn.Module:
     backbone = transformers.Dinov2Config(
-        hidden_size=384, num_attention_heads=6, image_size=560, patch_size=14, out_indices=[3, 6, 9, 12],
-        reshape_hidden_states=False, apply_layernorm=True,
-    )  # fmt: skip
-    sizes = dict(reassemble_hidden_size=384, neck_hidden_sizes=[48, 96, 192, 384], fusion_hidden_size=64)
+        image_size=560, patch_size=14, out_indices=[3, 6, 9, 12], reshape_hidden_states=False, apply_layernorm=True
+    )
+    sizes = dict(reassemble_hidden_size=768, neck_hidden_sizes=[96, 192, 384, 768], fusion_hidden_size=128)
     return transformers.DepthAnythingForDepthEstimation(
         transformers.DepthAnythingConfig(backbone_config=backbone, patch_size=14, **sizes)
     )
 
 
 SAMPLES = {
-    'timm VisionTransformer, DINOv2': of_timm('vit_small_patch14_dinov2', side=560),
-    'timm VisionTransformer, DINOv2 base': of_timm('vit_base_patch14_dinov2', side=560),
-    'timm Eva, DINOv3': of_timm('vit_small_patch16_dinov3'),
-    'timm Eva, EVA-02': of_timm('eva02_small_patch14_224', side=560),
-    'timm Beit': of_timm('beit_base_patch16_224', ON_GRID, embed_dim=384, num_heads=6),
-    'timm VisionTransformerRelPos': of_timm('vit_relpos_small_patch16_224', ON_GRID),
+    'timm VisionTransformer, DINOv2': of_timm('vit_base_patch14_dinov2', side=560),
+    'timm VisionTransformer, DINOv2 small': of_timm('vit_small_patch14_dinov2', side=560),
+    'timm Eva, DINOv3': of_timm('vit_base_patch16_dinov3'),
+    'timm Eva, EVA-02': of_timm('eva02_base_patch14_224', side=560),
+    'timm Beit': of_timm('beit_base_patch16_224', ON_GRID),
+    'timm VisionTransformerRelPos': of_timm('vit_relpos_base_patch16_224', ON_GRID),
     'timm VisionTransformerSAM': Sample(of_timm_sam, IN_14),
     'timm HieraDet, SAM 2 tiny': Sample(
         lambda: timm.create_model('sam2_hiera_tiny', num_classes=0), STAGES_OF_14, 1024
     ),
-    'timm Swin v1': of_timm('swin_small_patch4_window7_224', SWIN, side=672),
-    'timm Swin v2': of_timm('swinv2_small_window8_256', SWIN_V2, side=640),
+    'timm Swin v1': of_timm('swin_base_patch4_window7_224', SWIN, side=672),
+    'timm Swin v2': of_timm('swinv2_base_window8_256', SWIN_V2, side=640),
     'Hugging Face ViT': of_hugging_face('ViT'),
     'Hugging Face DINOv2': of_hugging_face('Dinov2', patch_size=14, side=560),
     'Hugging Face DINOv3': of_hugging_face('DINOv3ViT'),
     'Hugging Face SigLIP': of_hugging_face('SiglipVision'),
     'Hugging Face Depth Anything': Sample(depth_anything, side=560),
     'Hugging Face BEiT': of_hugging_face('Beit', ON_GRID, use_relative_position_bias=True),
-    'Hugging Face SAM': of_hugging_face('SamVision', IN_14, mlp_dim=1536, global_attn_indexes=[2, 5, 8, 11]),
+    'Hugging Face SAM': of_hugging_face('SamVision', IN_14, global_attn_indexes=[2, 5, 8, 11]),
     'Hugging Face SAM 2 tiny': Sample(
         lambda: transformers.Sam2VisionModel(transformers.Sam2VisionConfig()), STAGES_OF_14, 1024
     ),
     'Hugging Face Swin v1': of_hugging_face_swin('Swin', 7, SWIN, 672),
     'Hugging Face Swin v2': of_hugging_face_swin('Swinv2', 8, SWIN_V2, 640),
     'torchvision VisionTransformer': Sample(of_torchvision_vit),
-    'torchvision Swin v1': Sample(torchvision.models.swin_s, SWIN, 672),
-    'torchvision Swin v2': Sample(torchvision.models.swin_v2_s, SWIN_V2, 640),
-    'OpenMMLab ViT': of_openmmlab('mmseg', 'VisionTransformer', img_size=SIDE, final_norm=True, **SMALL),
-    'OpenMMLab BEiT': of_openmmlab('mmseg', 'BEiT', ON_GRID, img_size=SIDE, qv_bias=True, **SMALL),
-    'OpenMMLab Swin': of_openmmlab('mmdet', 'SwinTransformer', SWIN, side=672, depths=(2, 2, 18, 2)),
+    'torchvision Swin v1': Sample(torchvision.models.swin_b, SWIN, 672),
+    'torchvision Swin v2': Sample(torchvision.models.swin_v2_b, SWIN_V2, 640),
+    'OpenMMLab ViT': of_openmmlab('mmseg', 'VisionTransformer', img_size=SIDE, final_norm=True, **BASE),
+    'OpenMMLab BEiT': of_openmmlab('mmseg', 'BEiT', ON_GRID, img_size=SIDE, qv_bias=True, **BASE),
+    'OpenMMLab Swin': of_openmmlab('mmdet', 'SwinTransformer', SWIN, side=672, **SWIN_BASE),
     'open_clip VisionTransformer': Sample(of_open_clip),
 }
 
