@@ -78,7 +78,7 @@ class SpreadNorm:
 
 
 def _layer_norm(module: nn.LayerNorm, value: Tensor) -> LayerNorm | None:
-    plain = name_of(type(module)) in PLAIN_NORMS and module.normalized_shape == (value.shape[-1],)
+    plain = _name(module) in PLAIN_NORMS and module.normalized_shape == (value.shape[-1],)
     return LayerNorm(module.weight, module.bias, module.eps) if plain else None
 
 
@@ -128,8 +128,8 @@ def _kind(module: nn.Module) -> str | None:
     """A name in `ops.spread.ACTIVATIONS`."""
     if type(module) is nn.GELU:
         return 'gelu' if module.approximate == 'none' else 'gelu tanh'
-    return ACTIVATIONS.get(name_of(type(module)))
+    return ACTIVATIONS.get(_name(module))
 
 
-def name_of(kind: type) -> str:
-    return f'{kind.__module__}.{kind.__qualname__}'
+def _name(module: nn.Module) -> str:
+    return f'{type(module).__module__}.{type(module).__qualname__}'
